@@ -1,0 +1,299 @@
+"""The one pass over the rows: scores in cache-sized blocks, threads over spans of rows, a Tally out.
+
+A block of scores is read once from memory and stays in the cache for everything that is computed from it. SciPy's
+``log_softmax`` makes several passes over the whole array and runs at a quarter of the speed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evenhand.declared import Floats, InputError, Ints
+from evenhand.tally import (
+    BINS,
+    Kind,
+    RowSample,
+    Singles,
+    Tally,
+    combine,
+    lead_size,
+    merge_edges,
+    row_hash,
+    sample_size,
+    tally_edges,
+)
+
+if TYPE_CHECKING:
+    from evenhand.files import Block, Predictions
+
+BLOCK_CELLS = 262_144  # 1 MiB of float32: a block and its exponentials fit the second-level cache
+SPAN_ROWS = 65_536  # rows whose labels are counted together
+Scores = NDArray[np.floating[Any]]
+
+
+def workers() -> int:
+    """Threads for the pass: the cores this process may use, at most 8 (memory bandwidth ends the gain there)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return max(1, min(8, cores))
+
+
+class _Span:
+    """Row-wise results of one span of rows, filled block by block."""
+
+    def __init__(self, rows: int, classes: int) -> None:
+        self.top = np.empty(rows, np.int64)
+        self.confidence = np.empty(rows)
+        self.row_nll = np.empty(rows)
+        self.bad = np.zeros(rows, bool)
+        self.soft = np.zeros(classes)
+        self.soft_square = np.zeros(classes)
+        self.minus_infinite = np.zeros(classes, np.int64)
+        self.row_sum_error = 0.0
+
+
+def _logits_block(z: Scores, target: Ints, span: _Span, at: slice, buffer: Singles) -> None:
+    """softmax(z) of one block: p = exp(z - max) / S, with its column sums, argmax, confidence and row nll."""
+    rows = np.arange(len(z))
+    top = z.argmax(axis=1)
+    peak = z[rows, top]
+    # argmax returns the first NaN of a row, so a non-finite peak finds every NaN and +inf without another pass.
+    bad = ~np.isfinite(peak)
+    if bad.any():  # NaN, +inf, or a row that is -inf throughout
+        span.bad[at] = bad
+        peak = np.where(bad, 0, peak)
+    e = buffer[: len(z)]
+    if z.dtype == np.float16:  # the difference of two halves would be rounded to a half
+        np.copyto(e, z)
+        e -= peak[:, None].astype(np.float32)
+    else:
+        np.subtract(z, peak[:, None], out=e, casting="unsafe")
+    if bad.any():
+        e[bad] = 0.0
+    if not np.isfinite(e @ np.ones(e.shape[1], np.float32)).all():
+        span.minus_infinite += np.isneginf(e).sum(axis=0)
+    target_gap = e[rows, target].astype(np.float64)
+    np.exp(e, out=e)
+    total = e @ np.ones(e.shape[1], np.float32)
+    share = 1.0 / total
+    span.soft += share @ e
+    np.multiply(e, e, out=e)
+    span.soft_square += (share * share) @ e
+    span.top[at] = top
+    span.confidence[at] = share
+    span.row_nll[at] = np.log(total, dtype=np.float64) - target_gap
+
+
+def _probs_block(p: Scores, target: Ints, span: _Span, at: slice, buffer: Singles) -> None:
+    """Probabilities of one block; rows are normalised, and how far they were from sum one is kept."""
+    rows = np.arange(len(p))
+    e = buffer[: len(p)]
+    np.copyto(e, p, casting="unsafe")
+    total = e @ np.ones(e.shape[1], np.float32)
+    bad = ~np.isfinite(total) | (e.min(axis=1) < 0) | (total <= 0)
+    if bad.any():
+        span.bad[at] = bad
+        e[bad] = 1.0
+        total = e @ np.ones(e.shape[1], np.float32)
+    span.row_sum_error = max(span.row_sum_error, float(np.abs(total - 1.0).max()))
+    top = e.argmax(axis=1)
+    share = 1.0 / total
+    span.soft += share @ e
+    span.top[at] = top
+    span.confidence[at] = e[rows, top] * share
+    with np.errstate(divide="ignore"):
+        span.row_nll[at] = -np.log(e[rows, target].astype(np.float64) * share)
+    np.multiply(e, e, out=e)
+    span.soft_square += (share * share) @ e
+
+
+def tally_span(
+    scores: Scores,
+    target: Ints,
+    row_id: Ints,
+    *,
+    kind: Kind,
+    predicted: Ints | None = None,
+    threshold: np.uint64 | None = None,
+) -> Tally:
+    """Tally of consecutive rows held in memory or in a memory map.
+
+    Args:
+        scores: (R, K) logits or probabilities, float16, float32 or float64.
+        target: (R,) true classes. row_id: (R,) ids. predicted: (R,) decoded classes, or None for the argmax.
+        kind: ``logits`` or ``probs``.
+        threshold: only rows whose hash is at most this can be in the sample (known when N is known); saves copies.
+
+    Raises:
+        InputError: scores hold NaN or +inf, a row is all -inf, or probabilities are negative; the sentence gives the
+            number of such rows in this span and the first row ids.
+    """
+    n, k = scores.shape
+    span = _Span(n, k)
+    rows = max(4, BLOCK_CELLS // k)
+    buffer = np.empty((min(rows, n), k), np.float32)
+    fill = _logits_block if kind == "logits" else _probs_block
+    for start in range(0, n, rows):
+        at = slice(start, min(n, start + rows))
+        fill(scores[at], target[at], span, at, buffer)
+    if span.bad.any():
+        raise bad_rows(kind, row_id[span.bad])
+    return _collect(scores, target, row_id, span, kind, predicted, threshold)
+
+
+def _collect(
+    scores: Scores,
+    target: Ints,
+    row_id: Ints,
+    span: _Span,
+    kind: Kind,
+    predicted: Ints | None,
+    threshold: np.uint64 | None,
+) -> Tally:
+    n, k = scores.shape
+    decided = span.top if predicted is None else predicted
+    hit = decided == target
+    possible = np.isfinite(span.row_nll)
+    key = target[~hit] * k + decided[~hit]
+    edges = merge_edges(key, np.ones(len(key), np.int64), k)
+    hashes = row_hash(row_id)
+    chosen = np.flatnonzero(hashes <= threshold) if threshold is not None else np.arange(n)
+    limit = sample_size(k)
+    if len(chosen) > limit:
+        chosen = chosen[np.argpartition(hashes[chosen], limit - 1)[:limit]]
+    # Ids below the limit, not the first rows of this span: so that any split of the rows keeps the same ones.
+    lead = np.flatnonzero(row_id < lead_size(k))
+    return Tally(
+        kind=kind,
+        rows=n,
+        true=np.bincount(target, minlength=k),
+        predicted=np.bincount(decided, minlength=k),
+        hits=np.bincount(target[hit], minlength=k),
+        decoded=np.bincount(span.top, minlength=k),
+        edge_true=edges[0],
+        edge_predicted=edges[1],
+        edge_count=edges[2],
+        soft=span.soft,
+        soft_square=span.soft_square,
+        nll=float(span.row_nll[possible].sum()),
+        impossible=int(n - possible.sum()),
+        bins=confidence_bins(span.confidence, span.top == target),
+        minus_infinite=span.minus_infinite,
+        row_sum_error=span.row_sum_error,
+        sample=RowSample(row_id[chosen], target[chosen], as_logits(scores[chosen], kind)),
+        lead=RowSample(row_id[lead], target[lead], _raw(scores[lead])),
+    )
+
+
+def confidence_bins(confidence: Floats, hit: NDArray[np.bool_]) -> Floats:
+    """(15, 3): rows, summed confidence and right rows per equal-width bin of confidence."""
+    index = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    columns = [np.bincount(index, weights=w, minlength=BINS) for w in (np.ones(len(index)), confidence, hit)]
+    return np.stack(columns, axis=1)
+
+
+def as_logits(scores: Scores, kind: Kind) -> Singles:
+    """Scores as float32 logits; a probability p becomes log p (zero: -inf)."""
+    values = _raw(scores)
+    if kind == "probs":
+        with np.errstate(divide="ignore"):
+            np.log(values, out=values)
+    return values
+
+
+def _raw(scores: Scores) -> Singles:
+    return np.array(scores, dtype=np.float32)
+
+
+def bad_rows(kind: Kind, row_id: Ints) -> InputError:
+    """One sentence about rows that cannot be used."""
+    some = ", ".join(str(i) for i in row_id[:5]) + (", ..." if len(row_id) > 5 else "")
+    wanted = "finite logits" if kind == "logits" else "finite, non-negative probabilities"
+    came = "NaN, +inf or nothing but -inf" if kind == "logits" else "NaN, infinite, negative or all-zero values"
+    return InputError(
+        f"expected {wanted}, got {came} in {len(row_id):,} row{'s' * (len(row_id) > 1)} (row {some}); "
+        "remove these rows or find out where the model produced them"
+    )
+
+
+def sample_threshold(rows: int, classes: int) -> np.uint64 | None:
+    """A hash below which, of `rows` rows, at least the sample size lie (six standard deviations of margin)."""
+    wanted = sample_size(classes)
+    enough = wanted + 6 * wanted**0.5 + 10
+    return None if enough >= rows else np.uint64(int(enough / rows * 2**64))
+
+
+def tally_block(block: Block, *, predictions: Predictions, threshold: np.uint64 | None = None) -> Tally:
+    """Tally of one block of any kind of input."""
+    k = predictions.classes
+    if block.scores is None:
+        if block.predicted is None:
+            raise InputError("expected scores or predicted labels in every block, got neither; give one of them")
+        true, predicted, count = merge_edges(
+            block.target * k + block.predicted, np.ones(len(block.target), np.int64), k
+        )
+        return tally_edges(true, predicted, count, classes=k)
+    return tally_span(
+        block.scores,
+        block.target,
+        block.row_id,
+        kind=predictions.kind,
+        predicted=block.predicted,
+        threshold=threshold,
+    )
+
+
+def tally_predictions(predictions: Predictions, *, progress: Callable[[int], None] | None = None) -> Tally:
+    """Tally of all rows: threads over spans of a random-access input, a loop over the blocks of a stream.
+
+    Args:
+        predictions: what `evenhand.files` opened.
+        progress: called with the number of rows just done, from any thread.
+
+    Raises:
+        InputError: scores that cannot be used, or no rows at all.
+    """
+    k = predictions.classes
+    step = int(np.clip(64_000_000 // k, 1024, SPAN_ROWS))
+    edges = predictions.edges()
+    if edges is not None:
+        parts: Iterator[Tally] = iter([tally_edges(*edges, classes=k)])
+    elif predictions.random_access and predictions.rows is not None:
+        parts = _threaded(predictions, predictions.rows, step)
+    else:
+        parts = (tally_block(block, predictions=predictions) for block in predictions.blocks(step))
+    total = _combine_as_they_come(parts, progress)
+    if total is None or total.rows == 0:
+        raise InputError("expected at least one row to audit, got none; check ignore_index and that the file has rows")
+    return dataclasses.replace(total, declared=predictions.declared)
+
+
+def _threaded(predictions: Predictions, rows: int, step: int) -> Iterator[Tally]:
+    threshold = sample_threshold(rows, predictions.classes)
+    # Small inputs are cut too, so that every core has work.
+    step = int(np.clip(-(-rows // workers()), 1024, step))
+
+    def task(start: int) -> Tally:
+        block = predictions.span(start, min(rows, start + step))
+        return tally_block(block, predictions=predictions, threshold=threshold)
+
+    with ThreadPoolExecutor(workers()) as pool:
+        yield from pool.map(task, range(0, rows, step))
+
+
+def _combine_as_they_come(parts: Iterator[Tally], progress: Callable[[int], None] | None) -> Tally | None:
+    """Sum in the order of the rows, sixteen at a time, so that a long stream is never held as a list of tallies."""
+    pending: list[Tally] = []
+    for part in parts:
+        pending.append(part)
+        if progress is not None:
+            progress(part.rows)
+        if len(pending) == 16:
+            pending = [combine(pending)]
+    return combine(pending) if pending else None

@@ -1,0 +1,242 @@
+"""Tally: everything an audit needs from the rows, in one pass, as statistics that add.
+
+A tally of all rows equals the sum of the tallies of any split of the rows: exactly for every count, to rounding for
+the sums of probabilities. Memory is O(K) plus a bounded row sample and one entry per distinct (true, predicted) pair
+of errors. Nothing is K x K.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evenhand.declared import Declared, Floats, InputError, Ints
+
+Kind = Literal["logits", "probs", "predicted"]
+Singles = NDArray[np.float32]
+
+BINS = 15  # equal-width confidence bins of the expected calibration error
+LEAD_CELLS = 2_000_000  # scores kept of the first rows, in file order
+SAMPLE_CELLS = 5_000_000  # scores kept of the hashed row sample
+ADDITIVE = (
+    "rows true predicted hits decoded soft soft_square nll impossible bins minus_infinite".split()  # noqa: SIM905
+)
+
+
+def sample_size(classes: int) -> int:
+    """Rows in the row sample: 5 million scores, but 2,000 to 20,000 rows.
+
+    The tilt needs 20 to 100 rows, the per-class biases about 10 per class; more rows cost time and add nothing.
+    """
+    return int(np.clip(SAMPLE_CELLS // classes, 2_000, 20_000))
+
+
+def lead_size(classes: int) -> int:
+    """Rows with ids below this are kept in order, for what only neighbours show (a softmax over the batch)."""
+    return int(np.clip(LEAD_CELLS // classes, 64, 4_096))
+
+
+def row_hash(row_id: Ints) -> NDArray[np.uint64]:
+    """SplitMix64 of the row ids: the k rows with the smallest hashes are the sample, whatever the split of the rows.
+
+    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014),
+    https://doi.org/10.1145/2714064.2660195.
+    """
+    x = row_id.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class RowSample:
+    """Rows with their scores: ``scores`` (n, K) float32 are logits (of probabilities: their logarithms)."""
+
+    row_id: Ints
+    target: Ints
+    scores: Singles
+
+    @classmethod
+    def empty(cls, classes: int) -> RowSample:
+        """No rows."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, classes), np.float32))
+
+    def take(self, index: NDArray[np.intp]) -> RowSample:
+        """The rows at `index`."""
+        return RowSample(self.row_id[index], self.target[index], self.scores[index])
+
+    def smallest_hashes(self, rows: int) -> RowSample:
+        """The `rows` rows with the smallest hashes, in the order of their hashes (ties by row id and target)."""
+        if len(self.row_id) == 0:
+            return self
+        order = np.lexsort((self.target, self.row_id, row_hash(self.row_id)))[:rows]
+        return self.take(order)
+
+    def first(self, rows: int) -> RowSample:
+        """The `rows` rows with the smallest ids, in the order of their ids."""
+        order = np.argsort(self.row_id, kind="stable")[:rows]
+        return self if len(order) == len(self.row_id) and np.all(np.diff(order) == 1) else self.take(order)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Additive statistics of predictions. ``a + b`` is the tally of both.
+
+    Attributes:
+        kind: ``logits``, ``probs`` or ``predicted``. rows: N.
+        true, predicted, hits: (K,) int64, rows per true class, per predicted class, and right ones.
+        decoded: (K,) int64, rows per class of the largest score (differs from `predicted` only when the input held
+            both scores and predicted labels).
+        edge_true, edge_predicted, edge_count: (E,) int64, the distinct pairs of true and predicted class, right
+            ones left out, sorted.
+        soft: (K,) float64, sum over rows of the posterior p_i(c); soft_square: sum of p_i(c)^2. None for labels.
+        nll: sum over rows of -log p_i(y_i), over rows whose class has a finite score; impossible: the other rows.
+        bins: (15, 3) float64, confidence bins: rows, sum of confidence, right rows.
+        minus_infinite: (K,) int64, rows in which the class scored -inf.
+        row_sum_error: largest distance of a row of probabilities from sum one (0 for logits).
+        sample: rows with the smallest hashes; lead: the first rows in file order.
+        declared: what the user said about the training.
+    """
+
+    kind: Kind
+    rows: int
+    true: Ints
+    predicted: Ints
+    hits: Ints
+    decoded: Ints
+    edge_true: Ints
+    edge_predicted: Ints
+    edge_count: Ints
+    soft: Floats | None
+    soft_square: Floats | None
+    nll: float
+    impossible: int
+    bins: Floats
+    minus_infinite: Ints
+    row_sum_error: float
+    sample: RowSample
+    lead: RowSample
+    declared: Declared = dataclasses.field(default_factory=Declared)
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.true)
+
+    def __add__(self, other: Tally) -> Tally:
+        return combine([self, other]) if isinstance(other, Tally) else NotImplemented
+
+
+def combine(parts: Sequence[Tally]) -> Tally:
+    """The sum of tallies of disjoint rows, in one step (adding in pairs would copy the row sample each time).
+
+    Raises:
+        InputError: parts of different kinds or numbers of classes, or none at all.
+    """
+    if not parts:
+        raise InputError("expected at least one tally to add, got none; tally some predictions first")
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    for part in parts[1:]:
+        if (part.kind, part.classes) != (first.kind, first.classes):
+            raise InputError(
+                f"tallies to be added must be of one kind and number of classes: got {first.kind} with {first.classes} "
+                f"classes and {part.kind} with {part.classes} classes; tally the same kind of predictions everywhere"
+            )
+    k = first.classes
+    key = np.concatenate([p.edge_true * k + p.edge_predicted for p in parts])
+    edges = merge_edges(key, np.concatenate([p.edge_count for p in parts]), k)
+
+    def total(name: str) -> Any:
+        values = [getattr(p, name) for p in parts]
+        return None if values[0] is None else sum(values[1:], start=values[0])
+
+    return Tally(
+        kind=first.kind,
+        edge_true=edges[0],
+        edge_predicted=edges[1],
+        edge_count=edges[2],
+        row_sum_error=max(p.row_sum_error for p in parts),
+        sample=join([p.sample for p in parts]).smallest_hashes(sample_size(k)),
+        lead=join([p.lead for p in parts]).first(lead_size(k)),
+        declared=first.declared,
+        **{name: total(name) for name in ADDITIVE},
+    )
+
+
+def join(parts: Sequence[RowSample]) -> RowSample:
+    """Rows of all parts, one after another."""
+    filled = [p for p in parts if len(p.row_id)] or list(parts[:1])
+    if len(filled) == 1:
+        return filled[0]
+    return RowSample(*(np.concatenate([getattr(p, f) for p in filled]) for f in ("row_id", "target", "scores")))
+
+
+def merge_edges(key: Ints, count: Ints, classes: int) -> tuple[Ints, Ints, Ints]:
+    """Sum the counts of equal keys ``true * K + predicted``; returns (true, predicted, count), sorted."""
+    unique, inverse = np.unique(key, return_inverse=True)
+    total = np.bincount(inverse, weights=count, minlength=len(unique)).astype(np.int64)
+    return unique // classes, unique % classes, total
+
+
+def empty_tally(kind: Kind, classes: int, declared: Declared | None = None) -> Tally:
+    """The neutral element of addition."""
+    zero = np.zeros(classes, np.int64)
+    none = np.empty(0, np.int64)
+    scored = kind != "predicted"
+    return Tally(
+        kind=kind,
+        rows=0,
+        true=zero,
+        predicted=zero,
+        hits=zero,
+        decoded=zero,
+        edge_true=none,
+        edge_predicted=none,
+        edge_count=none,
+        soft=np.zeros(classes) if scored else None,
+        soft_square=np.zeros(classes) if scored else None,
+        nll=0.0,
+        impossible=0,
+        bins=np.zeros((BINS, 3)),
+        minus_infinite=zero,
+        row_sum_error=0.0,
+        sample=RowSample.empty(classes),
+        lead=RowSample.empty(classes),
+        declared=declared or Declared(),
+    )
+
+
+def tally_edges(true: Ints, predicted: Ints, count: Ints, *, classes: int, declared: Declared | None = None) -> Tally:
+    """Tally of labels alone, from distinct (true, predicted) pairs and how often each occurs.
+
+    Example:
+        >>> import numpy as np
+        >>> t = tally_edges(np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([5, 2, 3]), classes=2)
+        >>> t.true.tolist(), t.predicted.tolist(), t.hits.tolist(), t.edge_count.tolist()
+        ([7, 3], [5, 5], [5, 3], [2])
+    """
+    wrong = true != predicted
+
+    def per_class(label: Ints, rows: Ints) -> Ints:
+        return np.bincount(label, weights=rows, minlength=classes).astype(np.int64)
+
+    edges = merge_edges(true[wrong] * classes + predicted[wrong], count[wrong], classes)
+    decoded = per_class(predicted, count)
+    return dataclasses.replace(
+        empty_tally("predicted", classes, declared),
+        rows=int(count.sum()),
+        true=per_class(true, count),
+        predicted=decoded,
+        decoded=decoded,
+        hits=per_class(true[~wrong], count[~wrong]),
+        edge_true=edges[0],
+        edge_predicted=edges[1],
+        edge_count=edges[2],
+    )
