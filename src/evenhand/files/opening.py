@@ -10,13 +10,14 @@ import numpy as np
 
 from evenhand.declared import InputError
 from evenhand.files import declaring
-from evenhand.files.blocks import Kind, Predictions, array_source
+from evenhand.files.blocks import Predictions, array_source
 from evenhand.files.checks import Array
 from evenhand.files.containers import Container, read_npy, read_npz, read_safetensors
+from evenhand.files.fields import at_least_two, class_count, kind_of, parse_fields, same_model
+from evenhand.files.scanning import TABLES, open_table
 from evenhand.files.vectors import PathLike
 
 ARRAY_KEYS = ("logits", "probs", "predicted", "target", "row_id")
-TABLES = (".parquet", ".pq", ".arrow", ".ipc", ".feather", ".csv", ".tsv")
 SUFFIXES = (".npz", ".npy", ".safetensors", *TABLES)
 
 
@@ -72,8 +73,6 @@ def open_predictions(
     if path is not None:
         path = Path(path)
         if path.suffix.lower() in TABLES:
-            from evenhand.files.tables import open_table
-
             inner = None if train is None else open_predictions(train)
             return open_table(path, given=given, config=config, ignore_index=ignore_index, train=inner)
     pieces = {"logits": logits, "probs": probs, "predicted": predicted, "target": target}
@@ -196,10 +195,7 @@ def _assemble(
         inner = {key.removeprefix("train_"): arrays[key] for key in ("train_logits", "train_target") if key in arrays}
         brain = frozenset({"logits"} & {key.removeprefix("train_") for key in bfloat16})
         train = _assemble(f"{name} (training rows)", inner, brain, {}, (None, None), ignore_index, None)
-    if train is not None and train.classes != classes:
-        raise InputError(
-            f"the training predictions have {train.classes} classes but the predictions have {classes}; use one model"
-        )
+    same_model(train, classes)
     declared = declaring.declare(fields, config, classes)
     return Predictions(name, kind, classes, declared, train, rows, source)
 
@@ -219,44 +215,3 @@ def _fields(arrays: Mapping[str, Array], given: Mapping[str, Any]) -> dict[str, 
     if "sampler_rate" in arrays:
         held["sampler"] = arrays["sampler_rate"]
     return parse_fields(held | dict(given))
-
-
-def parse_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Parse train_counts, class_weight, class_names; leave the sampler until K is known."""
-    parsers = {
-        "train_counts": declaring.train_counts,
-        "class_weight": declaring.class_weight,
-        "class_names": declaring.class_names,
-    }
-    return {key: parsers[key](value) if key in parsers else value for key, value in values.items()}
-
-
-def class_count(fields: Mapping[str, Any]) -> int | None:
-    """K as far as names or training counts tell it."""
-    for key in ("class_names", "train_counts"):
-        if key in fields:
-            return len(fields[key])
-    return None
-
-
-def at_least_two(classes: int) -> int:
-    """K, which must leave a choice."""
-    if classes < 2:
-        raise InputError(
-            f"the labels name {classes} class but an audit needs at least 2; pass --class-names or all labels"
-        )
-    return classes
-
-
-def kind_of(name: str, columns: Mapping[str, Any]) -> Kind:
-    """Which of logits, probs, predicted the input holds, in this order; refuses input without target or any of them."""
-    found = ", ".join(sorted(columns)[:12]) or "nothing"
-    if "target" not in columns:
-        raise InputError(
-            f"{name} must hold target, the true classes, but holds {found}; save the labels under that name"
-        )
-    kinds: tuple[Kind, ...] = ("logits", "probs", "predicted")
-    for kind in kinds:
-        if kind in columns:
-            return kind
-    raise InputError(f"{name} must hold logits, probs or predicted beside target but holds {found}; save one of them")
