@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from evenhand.files import Block, Predictions
 
 BLOCK_CELLS = 262_144  # 1 MiB of float32: a block and its exponentials fit the second-level cache
-SPAN_ROWS = 65_536  # rows whose labels are counted together
+SPAN_ROWS = 65_536  # rows whose labels are counted together, at most
+SPAN_CELLS = 8_000_000  # scores read together: 32 MB of float32 per thread
 Scores = NDArray[np.floating[Any]]
 
 
@@ -55,6 +56,7 @@ class _Span:
         self.soft = np.zeros(classes)
         self.soft_square = np.zeros(classes)
         self.minus_infinite = np.zeros(classes, np.int64)
+        self.column_sum = np.zeros(classes)
         self.row_sum_error = 0.0
 
 
@@ -102,6 +104,7 @@ def _probs_block(p: Scores, target: Ints, span: _Span, at: slice, buffer: Single
         e[bad] = 1.0
         total = e @ np.ones(e.shape[1], np.float32)
     span.row_sum_error = max(span.row_sum_error, float(np.abs(total - 1.0).max()))
+    span.column_sum += np.ones(len(e), np.float32) @ e
     top = e.argmax(axis=1)
     share = 1.0 / total
     span.soft += share @ e
@@ -185,6 +188,7 @@ def _collect(
         impossible=int(n - possible.sum()),
         bins=confidence_bins(span.confidence, span.top == target),
         minus_infinite=span.minus_infinite,
+        column_sum=span.column_sum,
         row_sum_error=span.row_sum_error,
         sample=RowSample(row_id[chosen], target[chosen], as_logits(scores[chosen], kind)),
         lead=RowSample(row_id[lead], target[lead], _raw(scores[lead])),
@@ -260,12 +264,12 @@ def tally_predictions(predictions: Predictions, *, progress: Callable[[int], Non
         InputError: scores that cannot be used, or no rows at all.
     """
     k = predictions.classes
-    step = int(np.clip(64_000_000 // k, 1024, SPAN_ROWS))
+    step = int(np.clip(SPAN_CELLS // k, 64, SPAN_ROWS))
     edges = predictions.edges()
     if edges is not None:
         parts: Iterator[Tally] = iter([tally_edges(*edges, classes=k)])
-    elif predictions.random_access and predictions.rows is not None:
-        parts = _threaded(predictions, predictions.rows, step)
+    elif predictions.random_access and predictions.positions is not None:
+        parts = _threaded(predictions, predictions.positions, step)
     else:
         parts = (tally_block(block, predictions=predictions) for block in predictions.blocks(step))
     total = _combine_as_they_come(parts, progress)
@@ -277,10 +281,12 @@ def tally_predictions(predictions: Predictions, *, progress: Callable[[int], Non
 def _threaded(predictions: Predictions, rows: int, step: int) -> Iterator[Tally]:
     threshold = sample_threshold(rows, predictions.classes)
     # Small inputs are cut too, so that every core has work.
-    step = int(np.clip(-(-rows // workers()), 1024, step))
+    step = int(np.clip(-(-rows // workers()), min(1024, step), step))
 
     def task(start: int) -> Tally:
         block = predictions.span(start, min(rows, start + step))
+        if block is None:
+            raise InputError("expected rows that can be read in any order, got a stream; read it block by block")
         return tally_block(block, predictions=predictions, threshold=threshold)
 
     with ThreadPoolExecutor(workers()) as pool:

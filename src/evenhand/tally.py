@@ -24,7 +24,7 @@ BINS = 15  # equal-width confidence bins of the expected calibration error
 LEAD_CELLS = 2_000_000  # scores kept of the first rows, in file order
 SAMPLE_CELLS = 5_000_000  # scores kept of the hashed row sample
 ADDITIVE = (
-    "rows true predicted hits decoded soft soft_square nll impossible bins minus_infinite".split()  # noqa: SIM905
+    "rows true predicted hits decoded soft soft_square nll impossible bins minus_infinite column_sum".split()  # noqa: SIM905
 )
 
 
@@ -98,6 +98,7 @@ class Tally:
         nll: sum over rows of -log p_i(y_i), over rows whose class has a finite score; impossible: the other rows.
         bins: (15, 3) float64, confidence bins: rows, sum of confidence, right rows.
         minus_infinite: (K,) int64, rows in which the class scored -inf.
+        column_sum: (K,) float64, sum of the raw probabilities (0 for logits): equal everywhere after a softmax over rows.
         row_sum_error: largest distance of a row of probabilities from sum one (0 for logits).
         sample: rows with the smallest hashes; lead: the first rows in file order.
         declared: what the user said about the training.
@@ -118,6 +119,7 @@ class Tally:
     impossible: int
     bins: Floats
     minus_infinite: Ints
+    column_sum: Floats
     row_sum_error: float
     sample: RowSample
     lead: RowSample
@@ -206,6 +208,7 @@ def empty_tally(kind: Kind, classes: int, declared: Declared | None = None) -> T
         impossible=0,
         bins=np.zeros((BINS, 3)),
         minus_infinite=zero,
+        column_sum=np.zeros(classes),
         row_sum_error=0.0,
         sample=RowSample.empty(classes),
         lead=RowSample.empty(classes),

@@ -70,12 +70,13 @@ class Likelihood:
             start, stop, _ = part.rows.indices(len(self.z))
             for at in range(start, stop, rows):
                 tasks.append((slice(at, min(stop, at + rows)), float(theta[0]), constant, design, part))
-        results = _map(lambda t: _block(self.z[t[0]], self.y[t[0]], *t[1:]), tasks, self.threads)
+        results = map_blocks(lambda t: _block(self.z[t[0]], self.y[t[0]], *t[1:]), tasks, self.threads)
         values, gradients, information = zip(*results, strict=True)
         return float(sum(values)), np.sum(gradients, axis=0), np.sum(information, axis=0)
 
 
-def _map(function: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
+def map_blocks(function: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
+    """Results in order, by threads when there is more than one; NumPy releases the lock inside its loops."""
     if threads <= 1 or len(items) <= 1:
         return [function(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
@@ -191,7 +192,7 @@ def fit_tilt(
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> prior = np.array([0.7, 0.2, 0.1]); y = rng.choice(3, 4000, p=prior)
-        >>> z = rng.normal(size=(4000, 3)); z[np.arange(4000), y] += 1.0   # evidence only: the prior is divided out once
+        >>> z = rng.normal(size=(4000, 3)); z[np.arange(4000), y] += 1  # knows nothing of the prior
         >>> fit = fit_tilt(z, y, np.log(prior))
         >>> bool(abs(fit.tau[0] - 1) < 0.1), bool(abs(fit.beta - 1) < 0.1)
         (True, True)
@@ -273,7 +274,7 @@ def profile_interval(
     The quadratic approximation is exact enough beyond some hundred rows of a well-behaved model: it is tried first and
     corrected once when the drop is off by more than 5 %.
     """
-    covariance = np.linalg.pinv(value[2])
+    covariance: Floats = np.linalg.pinv(value[2]).astype(np.float64)
     error = float(np.sqrt(max(covariance[index, index], 0.0)))
     if len(likelihood.y) >= 2_000:  # Wald and profile agree to a hundredth of the error: measured in the tests
         half = error * CHI2_95**0.5

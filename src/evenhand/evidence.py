@@ -1,0 +1,351 @@
+"""Evidence: the figures that every cause looks at, computed once from a tally."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from evenhand.biases import BiasFit, explained_share, fit_biases
+from evenhand.declared import Declared, Floats, Ints
+from evenhand.homogeneity import Homogeneity, noise_floor, stuart_maxwell
+from evenhand.orders import weighted_correlation
+from evenhand.priors import Shift, fold_log_priors, prior_shift, smoothed_log_prior
+from evenhand.regression import CountSlope, count_slope
+from evenhand.tally import Tally
+from evenhand.tilt import Likelihood, Part, Singles, TiltFit, centred_rows, maximise
+
+ENOUGH_ROWS = 20  # below this not even a tilt of one can be told from none
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The declared tilt, made usable: what weights and sampler should have done to the logits.
+
+    Attributes:
+        direction: (K,) ``-t``, centred, ``t = log w + log(q / pi)``: adding it to the logits would undo the plan.
+        weight_direction, sampler_direction: the two parts, or None where not declared.
+        usable: (K,) bool, classes whose declared values are finite and positive.
+        tau: slope of the direction along the log prior: the tau that this plan predicts.
+        weight_tau, sampler_tau: the same for the parts, 0 where not declared.
+        correlation: of the direction with the log prior.
+        spread: standard deviation of the direction over rows.
+    """
+
+    direction: Floats
+    weight_direction: Floats | None
+    sampler_direction: Floats | None
+    tau: float
+    weight_tau: float
+    sampler_tau: float
+    correlation: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One tally, what was declared, and every figure derived from them; expensive ones on first use.
+
+    Attributes:
+        tally: the statistics. train: the tally of training rows, if their predictions were given.
+        threads: for the fits.
+    """
+
+    tally: Tally
+    train: Tally | None = None
+    threads: int = 1
+
+    @property
+    def declared(self) -> Declared:
+        """What the user said."""
+        return self.tally.declared
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return self.tally.rows
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return self.tally.classes
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right rows."""
+        return float(self.tally.hits.sum() / self.rows)
+
+    @property
+    def scored(self) -> bool:
+        """Whether there are scores (logits or probabilities), not labels alone."""
+        return self.tally.kind != "predicted"
+
+    @cached_property
+    def false_negative(self) -> Ints:
+        """(K,) rows of the class answered as another."""
+        return self.tally.true - self.tally.hits
+
+    @cached_property
+    def false_positive(self) -> Ints:
+        """(K,) rows of other classes answered as this one."""
+        return self.tally.predicted - self.tally.hits
+
+    @cached_property
+    def homogeneity(self) -> Homogeneity:
+        """Stuart-Maxwell test of predicted against true counts."""
+        t = self.tally
+        return stuart_maxwell(t.edge_true, t.edge_predicted, t.edge_count, self.classes)
+
+    @cached_property
+    def hard_distance(self) -> float:
+        """Total variation between predicted and true counts."""
+        return float(np.abs(self.tally.predicted - self.tally.true).sum() / (2 * self.rows))
+
+    @cached_property
+    def soft_distance(self) -> float | None:
+        """Total variation between soft and true counts."""
+        soft = self.tally.soft
+        return None if soft is None else float(np.abs(soft - self.tally.true).sum() / (2 * self.rows))
+
+    @cached_property
+    def noise(self) -> float:
+        """Total variation that chance alone would bring, given the errors made."""
+        return noise_floor(self.false_positive, self.false_negative, self.rows)
+
+    @cached_property
+    def soft_noise(self) -> float:
+        """The same for soft counts: sum over classes of sqrt(2 / pi sum_i p(1 - p)) / 2 N."""
+        if self.tally.soft is None or self.tally.soft_square is None:
+            return 0.0
+        variance = np.maximum(self.tally.soft - self.tally.soft_square, 0)
+        return float(np.sqrt(2 / np.pi * variance).sum() / (2 * self.rows))
+
+    # --- priors -----------------------------------------------------------------------------------------------------
+
+    @property
+    def train_given(self) -> bool:
+        """Whether training counts were given (else the evaluation counts stand in)."""
+        return self.declared.train_counts is not None
+
+    @cached_property
+    def prior_counts(self) -> Floats:
+        """(K,) counts that stand for the training prior."""
+        given = self.declared.train_counts
+        return self.tally.true.astype(np.float64) if given is None else given
+
+    @cached_property
+    def log_prior(self) -> Floats:
+        """(K,) log pi, finite."""
+        return smoothed_log_prior(self.prior_counts)
+
+    @cached_property
+    def imbalanced(self) -> bool:
+        """Whether class frequencies differ enough for a tilt to mean anything."""
+        weight = np.exp(self.log_prior)
+        spread = np.sqrt(np.average((self.log_prior - weight @ self.log_prior) ** 2, weights=weight))
+        if self.train_given:
+            return bool(spread > 0.05)
+        # Counts of equally frequent classes scatter too: the spread must exceed that of a multinomial sample.
+        return bool(spread > max(0.05, 1.5 * np.sqrt(self.classes / self.rows)))
+
+    @cached_property
+    def shift(self) -> Shift | None:
+        """Difference between evaluation and training prior; None without training counts."""
+        given = self.declared.train_counts
+        return None if given is None else prior_shift(self.tally.true, given)
+
+    @cached_property
+    def offset(self) -> Floats:
+        """(K,) log(evaluation prior / training prior) where they differ beyond noise, else zero."""
+        return self.shift.offset if self.shift is not None and self.shift.present else np.zeros(self.classes)
+
+    # --- the tilt -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def usable_rows(self) -> Ints:
+        """Sample rows whose true class has a finite score: only those can be judged by likelihood."""
+        sample = self.tally.sample
+        return np.flatnonzero(np.isfinite(sample.scores[np.arange(len(sample.target)), sample.target]))
+
+    @cached_property
+    def z(self) -> Singles:
+        """(n, K) centred logits of the usable sample rows."""
+        scores = self.tally.sample.scores
+        return centred_rows(scores if len(self.usable_rows) == len(scores) else scores[self.usable_rows])
+
+    @cached_property
+    def y(self) -> Ints:
+        """(n,) labels of the usable sample rows."""
+        return self.tally.sample.target[self.usable_rows]
+
+    @cached_property
+    def fitted(self) -> bool:
+        """Whether a likelihood fit is possible at all."""
+        return self.scored and len(self.y) >= ENOUGH_ROWS
+
+    def parts(self, *directions: Floats, prior_first: bool = True) -> tuple[Part, ...]:
+        """Rows with their offset and directions; the first direction is the (cross-fitted) log prior if asked."""
+        extra = [d - d.mean() for d in directions]
+        if not prior_first or self.train_given:
+            columns = ([self.log_prior - self.log_prior.mean()] if prior_first else []) + extra
+            return (Part(slice(None), self.offset, _columns(columns, self.classes)),)
+        folds = fold_log_priors(self.tally.true, self.y)
+        return tuple(Part(rows, self.offset, _columns([a - a.mean(), *extra], self.classes)) for rows, a in folds)
+
+    @cached_property
+    def fit(self) -> TiltFit | None:
+        """(beta, tau) along the log prior; None for labels only, too few rows or equally frequent classes."""
+        if not self.fitted or not self.imbalanced:
+            return None
+        return maximise(Likelihood(self.z, self.y, self.parts(), self.threads))
+
+    @cached_property
+    def beta_only(self) -> tuple[float, float]:
+        """(beta, log-likelihood) with no tilt."""
+        parts = (Part(slice(None), self.offset, np.zeros((self.classes, 0))),)
+        return _fit_beta(Likelihood(self.z, self.y, parts, self.threads))
+
+    @cached_property
+    def beta(self) -> float:
+        """Inverse temperature of the best fit available."""
+        return self.fit.beta if self.fit is not None else self.beta_only[0]
+
+    @cached_property
+    def biases(self) -> BiasFit | None:
+        """Free class biases around the fitted tilt."""
+        if not self.fitted:
+            return None
+        tau = self.fit.tau if self.fit is not None else np.zeros(1)
+        parts = self.parts()
+        moved = tuple(Part(p.rows, p.offset + p.directions @ tau, p.directions) for p in parts)
+        return fit_biases(self.z, self.y, self.beta, moved, threads=self.threads)
+
+    @cached_property
+    def free_bias(self) -> Floats | None:
+        """(K,) all class bias, tilt included: what must be added to the logits, in the direction of ``log pi``."""
+        if self.biases is None:
+            return None
+        tau = float(self.fit.tau[0]) if self.fit is not None else 0.0
+        return self.biases.bias + tau * (self.log_prior - self.log_prior.mean())
+
+    @cached_property
+    def bias_weight(self) -> Floats:
+        """(K,) how much the sample says about the bias of each class."""
+        if self.biases is None:
+            return self.tally.true.astype(np.float64)
+        return self.biases.information
+
+    @cached_property
+    def share(self) -> float | None:
+        """Share of the class-bias likelihood that tau explains; None where there is no class bias to explain."""
+        if self.fit is None or self.biases is None:
+            return None
+        base = self.beta_only[1]
+        gain = self.fit.log_likelihood - base
+        return explained_share(gain, self.biases.log_likelihood - base, self.biases.freedom)
+
+    # --- the declared plan ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """The declared weights and sampler as a direction; None if nothing usable was declared or it is constant."""
+        return declared_plan(self.declared, self.log_prior, self.bias_weight_for_plan)
+
+    @property
+    def bias_weight_for_plan(self) -> Floats:
+        """(K,) weights for slopes and correlations over classes: rows, true and soft, that speak about the class."""
+        soft = self.tally.soft if self.tally.soft is not None else self.tally.predicted
+        return np.asarray(np.sqrt(np.maximum(self.tally.true + soft, 0.0)))
+
+    @cached_property
+    def plan_fit(self) -> TiltFit | None:
+        """(beta, f) along the declared direction: f = 1 means that the plan is expressed in full."""
+        if self.plan is None or not self.fitted or self.plan.spread < 0.02:
+            return None
+        return maximise(Likelihood(self.z, self.y, self.parts(self.plan.direction, prior_first=False), self.threads))
+
+    # --- pattern --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def pattern(self) -> CountSlope | None:
+        """Slope of predicted on true counts, over classes that occur; on training counts if the evaluation is level."""
+        return count_slope(self.tally.predicted[self.occurring].astype(float), np.log(self.pattern_base))
+
+    @cached_property
+    def occurring(self) -> Ints:
+        """Classes that enter the pattern."""
+        return np.flatnonzero(self.tally.true > 0)
+
+    @cached_property
+    def pattern_base(self) -> Floats:
+        """Counts on which predicted counts are regressed."""
+        return self.tally.true[self.occurring].astype(np.float64)
+
+    def correlation(self, direction: Floats) -> float:
+        """Weighted correlation of the free biases with a direction."""
+        return 0.0 if self.free_bias is None else weighted_correlation(self.free_bias, direction, self.bias_weight)
+
+
+def _columns(directions: list[Floats], classes: int) -> Floats:
+    return np.stack(directions, axis=1) if directions else np.zeros((classes, 0))
+
+
+def _fit_beta(likelihood: Likelihood) -> tuple[float, float]:
+    """One-dimensional Newton for the inverse temperature alone."""
+    beta, value = 1.0, likelihood(np.array([1.0]))
+    for _ in range(30):
+        step = float(np.clip(value[1][0] / max(value[2][0, 0], 1e-12), -1.0 - beta, 5.0))
+        if abs(step) * abs(value[1][0]) < 2e-4:
+            break
+        trial = likelihood(np.array([beta + step]))
+        while trial[0] < value[0] and abs(step) > 1e-9:
+            step /= 2
+            trial = likelihood(np.array([beta + step]))
+        beta, value = beta + step, trial
+    return beta, value[0]
+
+
+def declared_plan(declared: Declared, log_prior: Floats, weight: Floats) -> Plan | None:
+    """Turn declared weights and sampler rates into a direction; unusable entries count as untilted."""
+    k = len(log_prior)
+    w, q = declared.class_weight, declared.sampler_rate
+    parts: dict[str, Floats] = {}
+    if w is not None and len(w) == k:
+        parts["weight"] = -_log_or_neutral(w)
+    if q is not None and len(q) == k:
+        parts["sampler"] = -(_log_or_neutral(q) - log_prior)
+    parts = {name: d - d.mean() for name, d in parts.items() if np.ptp(d) > 1e-6}
+    if not parts:
+        return None
+    direction = np.sum(list(parts.values()), axis=0)
+    mean = weight / max(float(weight.sum()), 1e-300)
+    return Plan(
+        direction=direction,
+        weight_direction=parts.get("weight"),
+        sampler_direction=parts.get("sampler"),
+        tau=_slope(direction, log_prior, weight),
+        weight_tau=_slope(parts["weight"], log_prior, weight) if "weight" in parts else 0.0,
+        sampler_tau=_slope(parts["sampler"], log_prior, weight) if "sampler" in parts else 0.0,
+        correlation=weighted_correlation(direction, log_prior, weight),
+        spread=float(np.sqrt(mean @ (direction - mean @ direction) ** 2)),
+    )
+
+
+def _log_or_neutral(values: Floats) -> Floats:
+    """Logarithm; entries that are not finite and positive get the mean logarithm of the others."""
+    good = np.isfinite(values) & (values > 0)
+    if not good.any():
+        return np.zeros(len(values))
+    out = np.zeros(len(values))
+    out[good] = np.log(values[good])
+    out[~good] = out[good].mean()
+    return out
+
+
+def _slope(y: Floats, x: Floats, weight: Floats) -> float:
+    """Weighted least-squares slope of y on x; 0 where x is constant."""
+    w = weight / max(float(weight.sum()), 1e-300)
+    dx = x - w @ x
+    variance = float(w @ dx**2)
+    return float(w @ (dx * (y - w @ y))) / variance if variance > 1e-12 else 0.0
