@@ -71,8 +71,8 @@ def class_weights(
         Weights change what is learned, they do not add information: read docs/weights.md before choosing.
 
     Source:
-        balanced: King & Zeng 2001, https://doi.org/10.1093/oxfordjournals.pan.a004868; effective-number: Cui et al. 2019,
-        https://arxiv.org/abs/1901.05555; median-frequency: Eigen & Fergus 2015, https://arxiv.org/abs/1411.4734;
+        balanced: King & Zeng 2001, https://doi.org/10.1093/oxfordjournals.pan.a004868; effective-number: Cui et al.
+        2019, https://arxiv.org/abs/1901.05555; median-frequency: Eigen & Fergus 2015, https://arxiv.org/abs/1411.4734;
         log: Paszke et al. 2016, https://arxiv.org/abs/1606.02147.
 
     Example:
