@@ -1,0 +1,319 @@
+"""Every fault the demo can plant, each the way it happens in real life.
+
+One entry per fault: what to change in the rows before training, the recipe of the training, the loss weights, and what
+goes wrong when the predictions are saved. Reading this table needs neither torch nor the data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from evenhand.declared import Floats, InputError, Ints
+from evenhand.demo.data import PAD, NextNames, Rows
+from evenhand.demo.recipe import Recipe
+
+Saved = dict[str, NDArray[Any]]
+Generator = np.random.Generator
+
+EVALUATION_BATCH = 256
+PADDING_SHARE = 0.4
+ROWS_PER_CLASS = 25
+DUPLICATES = 12
+PLAIN = Recipe()
+
+
+def balanced_weights(counts: Ints) -> Floats:
+    """``N / (K n_k)``, as ``compute_class_weight("balanced", ...)`` gives them."""
+    n = counts.astype(np.float64)
+    return np.asarray(n.sum() / (len(n) * n))
+
+
+def string_order(classes: int) -> Ints:
+    """Class numbers sorted as text: 0, 1, 10, 100, 101, ... instead of 0, 1, 2, 3."""
+    return np.array(sorted(range(classes), key=str), dtype=np.int64)
+
+
+def train_counts(data: NextNames) -> Ints:
+    """(K,) training rows per class."""
+    return np.bincount(data.train.target, minlength=data.classes)
+
+
+def _balanced(data: NextNames) -> Floats:
+    return balanced_weights(train_counts(data))
+
+
+def _inverted(data: NextNames) -> Floats:
+    counts = train_counts(data).astype(np.float64)
+    return np.asarray(counts / counts.mean())
+
+
+def _misordered(data: NextNames) -> Floats:
+    return np.asarray(_balanced(data)[string_order(data.classes)])
+
+
+def _incomplete(data: NextNames) -> Floats:
+    first = data.train.target[: max(len(data.train) // 10, 1)]
+    present, counts = np.unique(first, return_counts=True)
+    weight = np.zeros(data.classes)
+    weight[present] = len(first) / (len(present) * counts)
+    return weight
+
+
+def _foreign(data: NextNames) -> Floats:
+    shard = data.train.file <= np.quantile(data.train.file, 0.1)
+    return balanced_weights(np.bincount(data.train.target[shard], minlength=data.classes) + 1)
+
+
+def _pad(rows: Rows, rng: Generator) -> Rows:
+    """Shift the labels by one and mix in padding rows, labelled 0."""
+    n, extra = len(rows), int(PADDING_SHARE * len(rows))
+    shuffled = rng.permutation(n + extra)
+    padding = np.zeros(extra, dtype=np.int64)
+    return Rows(
+        np.concatenate([rows.context, np.full((extra, rows.context.shape[1]), PAD, dtype=np.int64)]),
+        np.concatenate([rows.target + 1, padding]),
+        np.concatenate([rows.file, padding - 1]),
+        np.concatenate([rows.row_id, rows.row_id.max() + 1 + np.arange(extra)]),
+    ).take(shuffled)
+
+
+def _with_padding(data: NextNames, rng: Generator) -> NextNames:
+    return NextNames(("<pad>", *data.class_names), data.vocabulary, _pad(data.train, rng), _pad(data.validation, rng))
+
+
+def _with_duplicates(data: NextNames, rng: Generator) -> NextNames:
+    """Give some of the most frequent classes a second entry that takes four in ten of their rows."""
+    frequent = np.argsort(-train_counts(data), kind="stable")[1 : 1 + DUPLICATES]
+    twin = np.arange(data.classes)
+    twin[frequent] = data.classes + np.arange(len(frequent))
+
+    def split(rows: Rows) -> Rows:
+        target = np.where(rng.random(len(rows)) < 0.4, twin[rows.target], rows.target)
+        return replace(rows, target=target)
+
+    names = data.class_names + tuple(f"{data.class_names[k]} (2)" for k in frequent)
+    return NextNames(names, data.vocabulary, split(data.train), split(data.validation))
+
+
+def _even_validation(data: NextNames, rng: Generator) -> NextNames:
+    """Keep at most 25 validation rows per class, drawn at random."""
+    order = rng.permutation(len(data.validation))
+    target = data.validation.target[order]
+    by_class = np.argsort(target, kind="stable")
+    start = np.concatenate([[0], np.cumsum(np.bincount(target, minlength=data.classes))])
+    rank = np.arange(len(target)) - start[target[by_class]]
+    return replace(data, validation=data.validation.take(np.sort(order[by_class[rank < ROWS_PER_CLASS]])))
+
+
+def _batch_softmax(saved: Saved, _: Generator) -> Saved:
+    logits = saved["logits"]
+    batches = np.split(logits, range(EVALUATION_BATCH, len(logits), EVALUATION_BATCH))
+    rest = {name: array for name, array in saved.items() if name != "logits"}
+    return {"probs": np.concatenate([softmax(batch, axis=0) for batch in batches]).astype(np.float32), **rest}
+
+
+def _permuted(saved: Saved, _: Generator) -> Saved:
+    return saved | {"logits": saved["logits"][:, string_order(saved["logits"].shape[1])]}
+
+
+def _misaligned(saved: Saved, rng: Generator) -> Saved:
+    return saved | {"logits": rng.permutation(saved["logits"])}
+
+
+def _eight_bit(saved: Saved, _: Generator) -> Saved:
+    """Four significant binary digits, as in the 8-bit float format e4m3."""
+    fraction, exponent = np.frexp(saved["logits"])
+    return saved | {"logits": np.ldexp(np.round(fraction * 16) / 16, exponent).astype(np.float32)}
+
+
+def _masked(saved: Saved, _: Generator) -> Saved:
+    private = np.array([str(name).startswith("_") for name in saved["class_names"]])
+    logits = saved["logits"].copy()
+    logits[:, private] = -np.inf
+    return saved | {"logits": logits}
+
+
+def describe(data: NextNames, recipe: Recipe, weight: Floats | None) -> Saved:
+    """What the file says besides the predictions: labels, names, and how the training was set up."""
+    config = {
+        "loss": "cross-entropy",
+        "label_smoothing": recipe.label_smoothing,
+        "reduction": "mean",
+        "batch_size": recipe.micro_batch or recipe.batch_size,
+    }
+    saved: Saved = {
+        "target": data.validation.target,
+        "train_counts": train_counts(data),
+        "class_names": np.array(data.class_names),
+        "row_id": data.validation.row_id,
+        "config": np.array(json.dumps(config)),
+    }
+    if weight is not None:
+        saved["class_weight"] = weight
+    if recipe.sampler:
+        saved["sampler_rate"] = np.full(data.classes, 1.0 / data.classes)
+    return saved
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        description: one line for ``--help``.
+        how: how it comes about in real life and how the demo does it.
+        recipe: how to train. weight: loss weights from the data, or None.
+        rows: what to do to the rows before training. saving: what to do to the arrays before they are saved.
+        train_logits: whether the predictions on the training rows are saved too.
+    """
+
+    description: str
+    how: str
+    recipe: Recipe = PLAIN
+    weight: Callable[[NextNames], Floats] | None = None
+    rows: Callable[[NextNames, Generator], NextNames] | None = None
+    saving: Callable[[Saved, Generator], Saved] | None = None
+    train_logits: bool = False
+
+
+FAULTS: dict[str, Fault] = {
+    "none": Fault(
+        "plain training, nothing planted",
+        "Unweighted cross-entropy on the rows as they come.",
+    ),
+    "class-weights": Fault(
+        "balanced weights in the loss",
+        "nn.CrossEntropyLoss(weight=balanced), the usual advice for uneven classes.",
+        weight=_balanced,
+    ),
+    "partial-weights": Fault(
+        "balanced weights that small pieces of each batch cancel",
+        "Gradients are accumulated over pieces of 2 rows. reduction='mean' divides by the weights within each piece, "
+        "which takes most of their effect away.",
+        Recipe(micro_batch=2),
+        weight=_balanced,
+    ),
+    "sampler": Fault(
+        "every class drawn equally often, no weights",
+        "WeightedRandomSampler with one over the class count as the weight of each row.",
+        Recipe(sampler=True),
+    ),
+    "double-correction": Fault(
+        "balanced weights and the balanced sampler together",
+        "The loss got its weights first; the sampler was added later and the weights stayed.",
+        Recipe(sampler=True),
+        weight=_balanced,
+    ),
+    "inverted-weights": Fault(
+        "weights proportional to frequency",
+        "counts / counts.mean() instead of its inverse.",
+        weight=_inverted,
+    ),
+    "misordered-weights": Fault(
+        "balanced weights in string-sorted class order",
+        "The labels were text when the weights were computed, and np.unique sorts '10' before '2'.",
+        weight=_misordered,
+    ),
+    "incomplete-weights": Fault(
+        "weights of zero for classes missing in a sample",
+        "The weights were counted on the first tenth of the rows. Classes that do not occur there kept their 0.",
+        weight=_incomplete,
+    ),
+    "foreign-weights": Fault(
+        "balanced weights computed from other rows",
+        "The weights were counted on the first shard of files, before shuffling; other names are frequent there.",
+        weight=_foreign,
+    ),
+    "padding-class": Fault(
+        "padding is a class: counted, weighted and scored",
+        "Label 0 fills up short sequences, and nobody passed ignore_index=0.",
+        weight=_balanced,
+        rows=_with_padding,
+    ),
+    "smoothing-with-weights": Fault(
+        "balanced weights with label smoothing 0.3",
+        "torch smooths towards all classes and multiplies by their weights: the rarest classes win everywhere.",
+        Recipe(label_smoothing=0.3),
+        weight=_balanced,
+    ),
+    "bounded-logits": Fault(
+        "the LSTM's state used directly as logits",
+        "The last linear layer is missing, so every logit lies between -1 and 1.",
+        Recipe(head="lstm", epochs=2),
+    ),
+    "double-softmax": Fault(
+        "the network ends in a softmax of its own",
+        "nn.CrossEntropyLoss applies log-softmax itself; here it receives probabilities.",
+        Recipe(softmax=True),
+    ),
+    "batch-softmax": Fault(
+        "softmax over the rows of a batch instead of the classes",
+        "softmax(dim=0) when predicting, in batches of 256.",
+        saving=_batch_softmax,
+    ),
+    "permuted-labels": Fault(
+        "predictions in another class order than the labels",
+        "The columns follow folder names sorted as text (0, 1, 10, 100), the labels follow the numbers.",
+        saving=_permuted,
+    ),
+    "misaligned-rows": Fault(
+        "predictions and labels belong to different rows",
+        "The validation loader shuffled, the labels were taken from the data set in its own order.",
+        saving=_misaligned,
+    ),
+    "prior-shift": Fault(
+        "validation set evened out by hand",
+        "At most 25 validation rows per class were kept; the training rows follow nature.",
+        rows=_even_validation,
+    ),
+    "tail-overfit": Fault(
+        "too few rows, too many epochs: rare classes memorised",
+        "6,000 rows, 50 epochs. The file also holds the predictions on the training rows.",
+        Recipe(rows=6_000, epochs=50),
+        train_logits=True,
+    ),
+    "tied-logits": Fault(
+        "logits rounded to 8-bit floats",
+        "The model is served in a format with four significant binary digits (e4m3), so the largest logits often tie.",
+        saving=_eight_bit,
+    ),
+    "masked-classes": Fault(
+        "names with a leading underscore can never be predicted",
+        "A mask left over from another task sets their logits to minus infinity.",
+        saving=_masked,
+    ),
+    "collapsed": Fault(
+        "a learning rate so high that the network ignores its input",
+        "Adam with a learning rate of 1: the hidden units die and only the last bias still learns.",
+        Recipe(learning_rate=1.0, epochs=2),
+    ),
+    "confused-pairs": Fault(
+        "twelve classes entered twice under two names",
+        "Two label catalogues were merged. The same name carries either of two labels, four rows in ten the second, "
+        "and nothing in the input tells which.",
+        rows=_with_duplicates,
+    ),
+}
+NOT_PLANTED = {
+    "healthy": "use none",
+    "argmax-amplification": "use none",
+}
+
+
+def find_fault(name: str) -> Fault:
+    """The fault of this name; ``healthy`` and ``argmax-amplification`` are what ``none`` shows.
+
+    Raises:
+        InputError: there is no such fault.
+    """
+    fault = FAULTS.get("none" if name in NOT_PLANTED else name)
+    if fault is None:
+        raise InputError(f"Expected --fault to be one of {', '.join(FAULTS)}, got {name!r}; choose one of these.")
+    return fault
