@@ -12,9 +12,9 @@ from evenhand.declared import InputError
 from evenhand.files import declaring
 from evenhand.files.blocks import Predictions, array_source
 from evenhand.files.checks import Array
+from evenhand.files.columns import TABLES, open_table
 from evenhand.files.containers import Container, read_npy, read_npz, read_safetensors
 from evenhand.files.fields import at_least_two, class_count, kind_of, parse_fields, same_model
-from evenhand.files.scanning import TABLES, open_table
 from evenhand.files.vectors import PathLike
 
 ARRAY_KEYS = ("logits", "probs", "predicted", "target", "row_id")
@@ -70,18 +70,21 @@ def open_predictions(
         "sampler": sampler,
     }
     given = {key: value for key, value in options.items() if value is not None}
+    pieces = {"logits": logits, "probs": probs, "predicted": predicted, "target": target}
+    files = {key: value for key, value in pieces.items() if value is not None}
+    inner = None if train is None else open_predictions(train)
     if path is not None:
         path = Path(path)
         if path.suffix.lower() in TABLES:
-            inner = None if train is None else open_predictions(train)
+            if files:
+                raise InputError(
+                    f"{path} is a table and cannot be combined with separate arrays ({', '.join(files)}); add them as columns"
+                )
             return open_table(path, given=given, config=config, ignore_index=ignore_index, train=inner)
-    pieces = {"logits": logits, "probs": probs, "predicted": predicted, "target": target}
-    files = {key: value for key, value in pieces.items() if value is not None}
     held = Container({}) if path is None else _container(path)
     arrays = held.arrays | {key: _labels_or_scores(value) for key, value in files.items()}
     bfloat16 = held.bfloat16 - files.keys()
     name = path.name if path is not None else Path(next(iter(files.values()), "predictions")).name
-    inner = None if train is None else open_predictions(train)
     return _assemble(name, arrays, bfloat16, given, (held.config, config), ignore_index, inner)
 
 
