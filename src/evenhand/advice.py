@@ -117,7 +117,8 @@ def _double(result: Forecast) -> Advice | None:
         "double-correction",
         "fault",
         f"With {both} the prior is divided out {result.tau:.2f} times: rare classes will be predicted far more often"
-        " than they occur and frequent ones hardly; use the weights or the sampler, not both, and not the weights twice.",
+        " than they occur and frequent ones hardly; use the weights or the sampler, not both, and not the weights"
+        " twice.",
     )
 
 
@@ -161,8 +162,8 @@ def _small_batch(result: Forecast) -> Advice | None:
         "small-batch",
         "warning",
         f"Batches of {result.plan.batch_size} divide by their own weights and keep {result.slope_kept:.0%} of the"
-        f" weights' slope: no class can count more than {result.plan.batch_size} times an average row; use larger batches per"
-        " denominator or reduction='sum' divided by the number of rows.",
+        f" weights' slope: no class can count more than {result.plan.batch_size} times an average row; use larger"
+        " batches per denominator or reduction='sum' divided by the number of rows.",
     )
 
 

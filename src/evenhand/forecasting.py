@@ -259,7 +259,7 @@ def _rate(plan: Plan, counts: Floats) -> Floats:
             raise InputError(
                 f"Expected rows of every class that is drawn, but class {lost[0]} has none; set its rate to 0."
             )
-    return rate / rate.sum()
+    return np.asarray(rate / rate.sum())
 
 
 def _per_class(values: Any, classes: int, what: str) -> Floats:
