@@ -87,3 +87,8 @@ def save_all(outputs: Mapping[Path, Callable[[Path], object]]) -> None:
     with contextlib.ExitStack() as stack:
         for path, save in outputs.items():
             save(stack.enter_context(replacing(path)))
+
+
+def save_atomically(path: PathLike, save: Callable[[Path], object]) -> None:
+    """`save_all` for one file."""
+    save_all({Path(path): save})

@@ -72,17 +72,20 @@ def open_predictions(
     given = {key: value for key, value in options.items() if value is not None}
     pieces = {"logits": logits, "probs": probs, "predicted": predicted, "target": target}
     files = {key: value for key, value in pieces.items() if value is not None}
-    inner = None if train is None else open_predictions(train)
+    inner = None if train is None else open_predictions(train, ignore_index=ignore_index)
     if path is not None:
         path = Path(path)
         if path.suffix.lower() in TABLES:
             if files:
                 raise InputError(
-                    f"{path} is a table and cannot be combined with separate arrays ({', '.join(files)}); add them as columns"
+                    f"{path} is a table and takes no separate arrays but {', '.join(files)} came too; add columns"
                 )
             return open_table(path, given=given, config=config, ignore_index=ignore_index, train=inner)
     held = Container({}) if path is None else _container(path)
-    arrays = held.arrays | {key: _labels_or_scores(value) for key, value in files.items()}
+    scores = {"logits", "probs", "predicted"}
+    replaced = scores if scores & files.keys() else set()
+    kept = {key: value for key, value in held.arrays.items() if key not in replaced}
+    arrays = kept | {key: _labels_or_scores(value) for key, value in files.items()}
     bfloat16 = held.bfloat16 - files.keys()
     name = path.name if path is not None else Path(next(iter(files.values()), "predictions")).name
     return _assemble(name, arrays, bfloat16, given, (held.config, config), ignore_index, inner)
