@@ -1,6 +1,8 @@
 """The weights and forecast commands: files in, files out, sentences for what cannot be used."""
 
+import doctest
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,3 +126,11 @@ def test_unusable_input_exits_2_with_one_sentence(tmp_path, counts_file, capfd, 
     assert sentence.lower() in told.lower()
     assert "Traceback" not in told
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("page", ["weights.md", "forecast.md"])
+def test_examples_in_the_docs_run(page):
+    path = Path(__file__).parents[1] / "docs" / page
+    outcome = doctest.testfile(str(path), module_relative=False)
+    assert outcome.attempted > 5
+    assert outcome.failed == 0
