@@ -186,7 +186,7 @@ def test_smoothing_threshold_values(smoothing, classes, threshold):
         ("foreign-weights", {"class_weight": np.random.default_rng(1).uniform(1, 9, 500)}),
         ("zero-weights", {"class_weight": np.where(np.arange(500) == 7, 0, 1.0)}),
         ("zero-weights", {"sampler_rate": np.where(np.arange(500) == 7, 0, ZIPF)}),
-        ("repeated-rows", {"sampler_rate": 1.0 / ZIPF}),
+        ("repeated-rows", {"sampler_rate": 1.0 / ZIPF**3}),
     ],
 )
 def test_warnings_are_raised(expected, plan):
