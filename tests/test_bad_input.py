@@ -293,6 +293,21 @@ def test_any_bytes_give_a_clean_error(tmp_path: Path, ending: str, data: bytes) 
     read_untrusted(path)
 
 
+def test_a_panic_inside_a_reader_is_told_and_an_interrupt_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panic = type("PanicException", (BaseException,), {})
+    frame().write_parquet(tmp_path / "p.parquet")
+    for raised, expected in ((panic("range end index 9"), InputError), (KeyboardInterrupt(), KeyboardInterrupt)):
+
+        def fail(*args: object, raised: BaseException = raised, **options: object) -> None:
+            raise raised
+
+        monkeypatch.setattr(pl, "scan_parquet", fail)
+        with pytest.raises(expected):
+            open_predictions(tmp_path / "p.parquet")
+
+
 @FUZZ
 @given(
     ending=st.sampled_from(ENDINGS),

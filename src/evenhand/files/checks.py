@@ -27,7 +27,10 @@ def parsing(where: str, remedy: str) -> Iterator[None]:
         raise InputError(
             f"{where} does not fit into memory; split it and audit the parts with `evenhand tally`"
         ) from error
-    except Exception as error:
+    except BaseException as error:
+        # Polars' Rust code panics on some damaged files, and its PanicException is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         raise InputError(f"{where} cannot be read ({reason}); {remedy}") from error
 
