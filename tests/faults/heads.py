@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from .cases import Plan, causes, given, variant
@@ -102,7 +104,8 @@ def over_batches(world: World) -> tuple[Floats, int]:
 def probabilities_over_the_batch(world: World) -> Plan:
     scores, size = over_batches(world)
     plan = spoiled(world, scores, "batch-softmax", config={"batch_size": size})
-    return Plan(np.exp(scores), plan.given, plan.acceptable, references=(), visible=True, kind="probs", effect=_moved(world, scores))  # fmt: skip
+    effect = _moved(world, scores)
+    return replace(plan, scores=np.exp(scores), references=(), kind="probs", effect=effect)
 
 
 @variant("batch-softmax", declared=EVERY, kinds=("logits",))
@@ -216,4 +219,4 @@ def collapsed_to_two_classes(world: World) -> Plan:
 @variant("collapsed", declared=("all", "weights"), skills=(0.4, 0.9))
 def collapsed_under_weights(world: World) -> Plan:
     plan = constant(world, np.zeros(world.setting.classes), 1e-2)
-    return Plan(plan.scores, given(world, weight=balanced(world)), plan.acceptable, references=plan.references, visible=True)  # fmt: skip
+    return replace(plan, given=given(world, weight=balanced(world)))

@@ -65,7 +65,7 @@ def draw_settings(way: Variant, draws: int, *, seed: int, sizes: Sequence[tuple[
         setting = Setting(
             seed=int(rng.integers(2**31)),
             classes=classes,
-            rows=int(round(np.exp(rng.uniform(np.log(least), np.log(most))))),
+            rows=round(float(np.exp(rng.uniform(np.log(least), np.log(most))))),
             profile=str(rng.choice(profiles)),
             shuffled=bool(rng.random() < 0.6),
             skill=float(rng.uniform(*way.skills)),

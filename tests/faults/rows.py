@@ -6,14 +6,14 @@ import numpy as np
 from scipy.special import gammaln, kl_div
 
 from .cases import Plan, causes, given, variant
-from .tilts import balanced, frequency_order, name_order, names, reversed_order, shift_order, string_order
+from .tilts import frequency_order, name_order, names, reversed_order, shift_order, string_order
 from .worlds import EFFECT_ROWS, Floats, Ints, World, log_softmax, posterior_logits, softmax
 
 EVERY = ("all", "nothing")
 
 
 def information(world: World) -> float:
-    """Nats that one row tells about its label: mean KL(posterior || mean posterior); less for predicted labels alone."""
+    """Nats that one row tells about its label: mean KL(posterior || mean posterior); less for labels alone."""
     if world.setting.kind == "predicted":
         predicted = world.logits.argmax(axis=1)
         hits, chance = (predicted == world.target).mean(), world.prior[predicted].mean()
@@ -280,7 +280,8 @@ def class_means_memorised(world: World) -> Plan:
     counts = np.maximum(1, np.round(world.prior * 15 * classes)).astype(int)
     label = np.repeat(np.arange(classes), counts)
     noise_only = rng.normal(size=(world.setting.rows, spare))
-    features = np.column_stack([world.means[label] + rng.normal(size=(len(label), width)), rng.normal(size=(len(label), spare))])  # fmt: skip
+    features = rng.normal(size=(len(label), width + spare))
+    features[:, :width] += world.means[label]
     sums = np.zeros((classes, width + spare))
     np.add.at(sums, label, features)
     learned, prior = sums / counts[:, None], np.log(counts / counts.sum())

@@ -1,4 +1,4 @@
-"""Worlds in which the truth is known: Gaussian classes, their exact posteriors, and what sound networks make of them."""
+"""Worlds whose truth is known: Gaussian classes, exact posteriors, and what sound networks make of them."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def posterior_logits(features: Floats, means: Floats, log_prior: Floats) -> Floa
 
 
 def noisy_logits(world: World, rng: np.random.Generator) -> Floats:
-    """What soundly trained networks show: beta 0.75 to 1.1, |tau| mostly below 0.15, small free biases, noisy features."""
+    """What soundly trained networks show: beta 0.75 to 1.1, |tau| below 0.15, small free biases, noisy features."""
     beta, tau = rng.uniform(0.75, 1.1), np.clip(rng.normal(0, 0.07), -0.15, 0.15)
     spread = rng.uniform(0.02, 0.1)
     seen = world.features + rng.normal(0, 0.1, world.features.shape)
