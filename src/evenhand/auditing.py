@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from evenhand.declared import Declared, Floats, Ints
+from evenhand import metrics
+from evenhand.causes import diagnose
+from evenhand.causes.decision import lopsided_pairs
+from evenhand.declared import Declared, Floats, InputError, Ints
+from evenhand.evidence import Evidence
+from evenhand.findings import Finding, Severity
+from evenhand.homogeneity import benjamini_hochberg, count_noise, mcnemar
+from evenhand.scanning import tally_predictions, workers
+from evenhand.tally import Tally
+from evenhand.taupath import tau_path
 
-Severity = Literal["fault", "warning", "note"]
+if TYPE_CHECKING:
+    from evenhand.files import Predictions
 
+__all__ = ["Audit", "Finding", "Severity", "audit", "audit_predictions", "audit_tally"]
 
-@dataclass(frozen=True)
-class Finding:
-    """One named cause with the evidence for it.
-
-    Attributes:
-        cause: id of the cause, for instance ``"double-correction"``; docs/causes/<cause>.md explains it.
-        code: stable short code, ``EH`` and three digits.
-        title: what happened, a few words.
-        severity: ``fault`` (something is wrong), ``warning`` (works as asked, at a price), ``note``.
-        probability: how sure, in (0, 1].
-        sentence: what a colleague would say, one or two sentences, plain text.
-        evidence: the numbers that prove it; JSON values only.
-        remedy: what to do and what it costs, plain text.
-        snippets: framework -> code to copy (``pytorch``, ``keras``, ``huggingface``, ``lightning``, ``scikit-learn``).
-        surer: what the user could add to make this more certain, or "".
-    """
-
-    cause: str
-    code: str
-    title: str
-    severity: Severity
-    probability: float
-    sentence: str
-    evidence: dict[str, Any]
-    remedy: str
-    snippets: dict[str, str] = field(default_factory=dict)
-    surer: str = ""
+FEW_ROWS = 6  # a class never predicted is noticed from about this many rows on
 
 
 @dataclass(frozen=True)
@@ -57,12 +44,11 @@ class Audit:
         homogeneity: statistic, df, p of the Stuart-Maxwell test.
         findings: most likely first.
         fix: goal, offsets_file, before, after, after_interval, recommended, why.
-        table: per-class columns, each of length K: name, true, predicted, expected, recall, precision, interval_low,
-            interval_high (95 % band of the predicted count if predictions followed the truth), q_value, verdict.
-        worst_pairs: list of {true, predicted, rows, back, expected, q_value}: rows of class `true` answered as
+        table: per-class columns, each of length K: class, name, true, predicted, expected, recall, precision,
+            interval_low, interval_high (95 % band of the predicted count if predictions followed the truth), decision
+            (predicted - expected), calibration (expected - true), q_value, verdict.
+        worst_pairs: list of {true, predicted, rows, back, q_value}: rows of class `true` answered as
             `predicted`, the opposite errors `back`; most lopsided first.
-        tau_path: curves over tau (``tau``, ``accuracy``, ``balanced_accuracy``, ``macro_f1``, ``count_distance``,
-            ``best`` goal -> tau) from the row sample, computed on first use; None for labels only.
     """
 
     name: str
@@ -82,3 +68,280 @@ class Audit:
     fix: dict[str, Any]
     table: dict[str, Any]
     worst_pairs: list[dict[str, Any]]
+    evidence: Evidence = field(repr=False)
+
+    @cached_property
+    def tau_path(self) -> dict[str, Any] | None:
+        """Metrics over tau on the row sample (keys ``tau``, ``accuracy``, ``balanced_accuracy``, ``macro_f1``,
+        ``count_distance``, ``best`` goal -> tau, ``rows``); computed on first use, None for labels only."""
+        return tau_path(self.evidence)
+
+    @property
+    def verdict(self) -> Finding:
+        """The most likely finding."""
+        return self.findings[0]
+
+    def scalars(self) -> dict[str, float]:
+        """Flat numbers for an experiment tracker."""
+        flat = {k: self.metrics[k] for k in ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece")}
+        flat |= {"count_distance": self.total_variation["hard"], "slope": self.pattern["slope"]}
+        if self.tilt is not None:
+            flat |= {"tau": self.tilt["tau"], "beta": self.tilt["beta"]}
+        return {f"evenhand/{name}": float(value) for name, value in flat.items() if value is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The audit as JSON values, schema ``evenhand.audit/1``."""
+        from evenhand.report import to_dict  # noqa: PLC0415  (the report imports this module)
+
+        return to_dict(self)
+
+    def html(self) -> str:
+        """The self-contained report page."""
+        from evenhand.report import to_html  # noqa: PLC0415
+
+        return to_html(self)
+
+    def _repr_html_(self) -> str:
+        from evenhand.report import repr_html  # noqa: PLC0415
+
+        return repr_html(self)
+
+    def __str__(self) -> str:
+        from evenhand.report import to_text  # noqa: PLC0415
+
+        return to_text(self)
+
+
+def audit(
+    *,
+    target: Any,
+    logits: Any = None,
+    probs: Any = None,
+    predicted: Any = None,
+    train_counts: Any = None,
+    class_weight: Any = None,
+    sampler: Any = None,
+    class_names: Any = None,
+    config: Any = None,
+    row_id: Any = None,
+    ignore_index: int | None = None,
+    train_logits: Any = None,
+    train_target: Any = None,
+    goal: str = "accuracy",
+    name: str = "predictions",
+) -> Audit:
+    """Find out why predicted class counts differ from the true ones.
+
+    Args:
+        target: (N,) true classes, whole numbers in [0, K).
+        logits: (N, K) float16, float32 or float64, **or** probs: (N, K), **or** predicted: (N,) class indices. NumPy
+            arrays, memory maps or torch tensors.
+        train_counts: (K,) rows per class in training; the evaluation counts stand in if None.
+        class_weight: (K,) loss weights as they were passed to the loss.
+        sampler: (K,) sampling rates, or ``"balanced"``, or ``"sqrt"``.
+        class_names: (K,) names. row_id: (N,) ids. ignore_index: target value whose rows are dropped.
+        config: dict or JSON string with any of loss, label_smoothing, reduction, batch_size, gamma.
+        train_logits, train_target: predictions on training rows, for the cause ``tail-overfit``.
+        goal: what the fix aims at: ``accuracy``, ``balanced-accuracy`` or ``counts``.
+        name: shown in reports.
+
+    Returns:
+        Audit: findings with the most likely first, figures with intervals, and the fix with its measured effect.
+
+    Raises:
+        InputError: arrays that do not fit together, NaN or +inf scores, labels out of range; one sentence.
+
+    Example:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> n = np.array([600, 250, 100, 50]); y = rng.permutation(np.repeat(np.arange(4), n))
+        >>> z = rng.normal(size=(1000, 4)); z[np.arange(1000), y] += 1.0    # knows the features, not the prior
+        >>> found = audit(logits=z, target=y, train_counts=n, class_weight=n.sum() / (4 * n))
+        >>> found.findings[0].cause, 0.8 < found.tilt["tau"] < 1.2
+        ('class-weights', True)
+    """
+    from evenhand.files import from_arrays  # noqa: PLC0415  (files are read only when there are some)
+
+    predictions = from_arrays(
+        logits=logits,
+        probs=probs,
+        predicted=predicted,
+        target=target,
+        row_id=row_id,
+        train_logits=train_logits,
+        train_target=train_target,
+        train_counts=train_counts,
+        class_weight=class_weight,
+        sampler=sampler,
+        class_names=class_names,
+        config=config,
+        ignore_index=ignore_index,
+        name=name,
+    )
+    return audit_predictions(predictions, goal=goal)
+
+
+def audit_predictions(
+    predictions: Predictions, *, goal: str = "accuracy", progress: Callable[[int], None] | None = None
+) -> Audit:
+    """Audit what `evenhand.files` opened: one pass over the rows, then the figures."""
+    tally = tally_predictions(predictions, progress=progress)
+    train = None if predictions.train is None else tally_predictions(predictions.train)
+    return audit_tally(tally, train=train, name=predictions.name, goal=goal)
+
+
+def audit_tally(tally: Tally, *, train: Tally | None = None, name: str = "tally", goal: str = "accuracy") -> Audit:
+    """Audit a tally, for instance the sum of tallies made on several machines."""
+    e = Evidence(tally, train, workers())
+    findings = diagnose(e)
+    _refuse_unnormalised(tally, findings)
+    return Audit(
+        name=name,
+        rows=e.rows,
+        classes=e.classes,
+        kind=tally.kind,
+        declared=tally.declared,
+        metrics=metrics.metrics(tally, e.prior_counts),
+        true=tally.true,
+        predicted=tally.predicted,
+        expected=tally.soft,
+        total_variation={"hard": e.hard_distance, "soft": e.soft_distance, "noise_floor": e.noise},
+        pattern=pattern(e),
+        tilt=tilt(e),
+        homogeneity={"statistic": e.homogeneity.statistic, "df": e.homogeneity.df, "p": e.homogeneity.p},
+        findings=findings,
+        fix=fix(e, goal, findings),
+        table=table(e),
+        worst_pairs=worst_pairs(e),
+        evidence=e,
+    )
+
+
+def _refuse_unnormalised(tally: Tally, findings: tuple[Finding, ...]) -> None:
+    if tally.row_sum_error > 0.02 and all(f.cause != "batch-softmax" for f in findings):
+        raise InputError(
+            f"expected probabilities that sum to one in every row, got a row off by {tally.row_sum_error:.3g}; "
+            "pass raw scores as logits, or the softmax over classes as probs"
+        )
+
+
+def pattern(e: Evidence) -> dict[str, Any]:
+    """How predicted counts follow true ones: mirrored, flattened, proportional or amplified."""
+    fit = e.pattern
+    slope = None if fit is None else fit.slope
+    return {
+        "name": _pattern_name(e, slope),
+        "slope": slope,
+        "slope_interval": None if fit is None else list(fit.interval),
+        "spearman": e.spearman,
+    }
+
+
+def _pattern_name(e: Evidence, slope: float | None) -> str:
+    if slope is None or e.hard_distance < max(0.02, 1.5 * e.noise):
+        return "proportional"
+    for limit, name in ((-0.15, "mirrored"), (0.75, "flattened"), (1.1, "proportional")):
+        if slope < limit:
+            return name
+    return "amplified"
+
+
+def tilt(e: Evidence) -> dict[str, Any] | None:
+    """The tilt block: estimates with 95 % intervals, and the same along the declared plan."""
+    if e.fit is None:
+        return None
+    declared = None
+    if e.plan is not None and e.plan_fit is not None:
+        declared = {
+            "tau": float(e.plan_fit.tau[0]),
+            "tau_interval": e.plan_fit.tau_interval[0].tolist(),
+            "correlation": e.correlation(e.plan.direction),
+            "expected_tau": e.plan.tau,
+            "weight_tau": e.plan.weight_tau,
+            "sampler_tau": e.plan.sampler_tau,
+        }
+    return {
+        "tau": float(e.fit.tau[0]),
+        "tau_interval": e.fit.tau_interval[0].tolist(),
+        "beta": e.fit.beta,
+        "beta_interval": list(e.fit.beta_interval),
+        "share": e.share,
+        "rows_used": e.fit.rows,
+        "score_z": e.fit.score.z,
+        "training_counts_given": e.train_given,
+        "prior_shift": None if e.shift is None else e.shift.present,
+        "declared": declared,
+    }
+
+
+def fix(e: Evidence, goal: str, findings: tuple[Finding, ...]) -> dict[str, Any]:
+    """What the one-parameter correction would bring, cross-fitted on the row sample."""
+    nothing: dict[str, Any] = {
+        "goal": goal, "offsets_file": None, "before": None, "after": None, "after_interval": None,
+        "recommended": False,
+    }  # fmt: skip
+    if e.fit is None:
+        why = "labels alone cannot be corrected; give logits or probabilities" if not e.scored else (
+            "there are too few rows, or no difference in class frequency, to fit a correction"
+        )  # fmt: skip
+        return nothing | {"why": why}
+    from evenhand.correction import crossfit_effect  # noqa: PLC0415
+
+    theta = np.concatenate([[e.fit.beta], e.fit.tau])
+    effect = crossfit_effect(e.z, e.y, parts=e.parts(), goal=goal, start=theta, threads=e.threads)
+    blocked = [f for f in findings if f.cause in ("permuted-labels", "misaligned-rows", "batch-softmax", "collapsed")]
+    if blocked:
+        effect |= {"recommended": False, "why": f"mend the cause first ({blocked[0].cause}): offsets cannot repair it"}
+    return nothing | effect
+
+
+def table(e: Evidence) -> dict[str, Any]:
+    """Per-class columns, with an exact test per class under false-discovery control."""
+    t = e.tally
+    errors = e.false_positive + e.false_negative
+    enough = errors >= FEW_ROWS  # fewer errors could not reach p < 0.05 whatever their direction
+    q = benjamini_hochberg(mcnemar(e.false_positive, e.false_negative), enough)
+    band = 1.96 * count_noise(e.false_positive, e.false_negative)
+    names = t.declared.class_names or tuple(str(c) for c in range(e.classes))
+    soft = t.soft
+    return {
+        "class": np.arange(e.classes),
+        "name": names,
+        "true": t.true,
+        "predicted": t.predicted,
+        "expected": soft,
+        "recall": metrics.recall(t.true, t.hits),
+        "precision": metrics.precision(t.predicted, t.hits),
+        "interval_low": np.maximum(t.true - band, 0),
+        "interval_high": t.true + band,
+        "decision": None if soft is None else t.predicted - soft,
+        "calibration": None if soft is None else soft - t.true,
+        "q_value": q,
+        "verdict": _verdicts(t.true, t.predicted, q, enough),
+    }
+
+
+def _verdicts(true: Ints, predicted: Ints, q: Floats, enough: np.typing.NDArray[np.bool_]) -> list[str]:
+    result = np.full(len(true), "as often as true", dtype=object)
+    result[(q < 0.05) & (predicted > true)] = "too often"
+    result[(q < 0.05) & (predicted < true)] = "too rarely"
+    result[(q < 0.05) & (predicted == 0)] = "never"
+    result[~enough & (true != predicted)] = "too few rows to judge"
+    result[(true == 0) & (predicted == 0)] = "absent"
+    return [str(v) for v in result]
+
+
+def worst_pairs(e: Evidence, limit: int = 50) -> list[dict[str, Any]]:
+    """The most lopsided pairs of classes."""
+    pairs = lopsided_pairs(e.tally)
+    order = np.lexsort((pairs["true"], pairs["back"] - pairs["rows"]))[:limit]
+    return [
+        {
+            "true": int(pairs["true"][i]),
+            "predicted": int(pairs["predicted"][i]),
+            "rows": int(pairs["rows"][i]),
+            "back": int(pairs["back"][i]),
+            "q_value": float(pairs["q_value"][i]),
+        }
+        for i in order
+    ]

@@ -15,6 +15,7 @@ from evenhand.priors import Shift, fold_log_priors, prior_shift, smoothed_log_pr
 from evenhand.regression import CountSlope, count_slope
 from evenhand.tally import Tally
 from evenhand.tilt import Likelihood, Part, Singles, TiltFit, centred_rows, maximise
+from evenhand.weight_vector import spearman
 
 ENOUGH_ROWS = 20  # below this not even a tilt of one can be told from none
 
@@ -121,8 +122,6 @@ class Evidence:
         variance = np.maximum(self.tally.soft - self.tally.soft_square, 0)
         return float(np.sqrt(2 / np.pi * variance).sum() / (2 * self.rows))
 
-    # --- priors -----------------------------------------------------------------------------------------------------
-
     @property
     def train_given(self) -> bool:
         """Whether training counts were given (else the evaluation counts stand in)."""
@@ -159,8 +158,6 @@ class Evidence:
     def offset(self) -> Floats:
         """(K,) log(evaluation prior / training prior) where they differ beyond noise, else zero."""
         return self.shift.offset if self.shift is not None and self.shift.present else np.zeros(self.classes)
-
-    # --- the tilt -----------------------------------------------------------------------------------------------------
 
     @cached_property
     def usable_rows(self) -> Ints:
@@ -227,7 +224,8 @@ class Evidence:
         if self.biases is None:
             return None
         tau = float(self.fit.tau[0]) if self.fit is not None else 0.0
-        return self.biases.bias + tau * (self.log_prior - self.log_prior.mean())
+        bias: Floats = self.biases.bias + tau * (self.log_prior - self.log_prior.mean())
+        return bias
 
     @cached_property
     def bias_weight(self) -> Floats:
@@ -244,8 +242,6 @@ class Evidence:
         base = self.beta_only[1]
         gain = self.fit.log_likelihood - base
         return explained_share(gain, self.biases.log_likelihood - base, self.biases.freedom)
-
-    # --- the declared plan ----------------------------------------------------------------------------------------------
 
     @cached_property
     def plan(self) -> Plan | None:
@@ -265,22 +261,21 @@ class Evidence:
             return None
         return maximise(Likelihood(self.z, self.y, self.parts(self.plan.direction, prior_first=False), self.threads))
 
-    # --- pattern --------------------------------------------------------------------------------------------------------
-
     @cached_property
     def pattern(self) -> CountSlope | None:
-        """Slope of predicted on true counts, over classes that occur; on training counts if the evaluation is level."""
-        return count_slope(self.tally.predicted[self.occurring].astype(float), np.log(self.pattern_base))
+        """Slope of log predicted on log true counts, over classes that occur; None if those are equally frequent."""
+        occurring = self.tally.true > 0
+        return count_slope(
+            self.tally.predicted[occurring].astype(np.float64), np.log(self.tally.true[occurring].astype(np.float64))
+        )
 
     @cached_property
-    def occurring(self) -> Ints:
-        """Classes that enter the pattern."""
-        return np.flatnonzero(self.tally.true > 0)
-
-    @cached_property
-    def pattern_base(self) -> Floats:
-        """Counts on which predicted counts are regressed."""
-        return self.tally.true[self.occurring].astype(np.float64)
+    def spearman(self) -> float:
+        """Rank correlation of predicted and true counts, over classes that occur."""
+        occurring = self.tally.true > 0
+        return spearman(
+            self.tally.predicted[occurring].astype(np.float64), self.tally.true[occurring].astype(np.float64)
+        )
 
     def correlation(self, direction: Floats) -> float:
         """Weighted correlation of the free biases with a direction."""

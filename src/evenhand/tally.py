@@ -98,7 +98,7 @@ class Tally:
         nll: sum over rows of -log p_i(y_i), over rows whose class has a finite score; impossible: the other rows.
         bins: (15, 3) float64, confidence bins: rows, sum of confidence, right rows.
         minus_infinite: (K,) int64, rows in which the class scored -inf.
-        column_sum: (K,) float64, sum of the raw probabilities (0 for logits): equal everywhere after a softmax over rows.
+        column_sum: (K,) float64, sum of the raw probabilities (0 for logits); equal after a softmax over rows.
         row_sum_error: largest distance of a row of probabilities from sum one (0 for logits).
         sample: rows with the smallest hashes; lead: the first rows in file order.
         declared: what the user said about the training.

@@ -103,7 +103,7 @@ def _block(
     moments = (e @ design).astype(np.float64)
     total = moments[:, :1]
     mean_a = moments[:, 1 : 1 + d] / total
-    mean_aa = moments[:, 1 + d :].reshape(-1, d, d) / total[:, :, None]
+    mean_aa = moments[:, 1 + d :].reshape(len(z), d, d) / total[:, :, None]
     e *= z
     first = (e @ design[:, : 1 + d]).astype(np.float64) / total
     mean_z, mean_za = first[:, 0], first[:, 1:]

@@ -1,0 +1,261 @@
+"""Causes in the data: labels under another order, rows that do not belong together, padding counted as a class."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from evenhand.causes import remedies
+from evenhand.causes.registry import TILT_CAUSES, Verdict, cause, percent, some_names
+from evenhand.causes.weights import vector
+from evenhand.declared import Floats, Ints
+from evenhand.evidence import Evidence
+from evenhand.mapping import LabelMap, find_label_map
+from evenhand.tally import Tally
+
+MODEL_CAUSES = (*TILT_CAUSES, "prior-shift", "argmax-amplification", "bounded-logits", "confused-pairs",
+                "misordered-weights", "tied-logits", "tail-overfit", "masked-classes")  # fmt: skip
+PAD_NAME = re.compile(r"^\W*(pad|padding|ignore|ignored)\W*$", re.IGNORECASE)
+
+
+@cause("permuted-labels", "EH101", "Labels and predictions use different class orders",
+       explains=(*MODEL_CAUSES, "misaligned-rows", "masked-classes"))  # fmt: skip
+def permuted_labels(e: Evidence) -> Verdict | None:
+    """Predictions are right once their classes are renamed; the renaming is named or listed."""
+    found = find_label_map(e.tally, names=e.declared.class_names)
+    if found is None:
+        return None
+    moved = np.flatnonzero(found.true_of != np.arange(e.classes))
+    example = "; ".join(_arrow(e, int(found.true_of[c]), int(c)) for c in moved[:3])
+    which = f"({found.name})" if found.name else f"({example}{', ...' if len(moved) > 3 else ''})"
+    sentence = (
+        f"The predictions are right under another label order {which}: accuracy on these rows is "
+        f"{percent(found.accuracy_before)} as given and {percent(found.accuracy_after)} after renaming "
+        f"{found.classes_moved} of {e.classes} classes."
+    )
+    return Verdict(
+        "fault",
+        0.98 if found.name else 0.95,
+        sentence,
+        _map_evidence(found, moved),
+        "Map names to indices once, save that mapping with the model, and use it for training and evaluation.",
+        remedies.label_order_snippets(),
+    )
+
+
+def _arrow(e: Evidence, true: int, predicted: int) -> str:
+    return f"{some_names(e, [true])} is answered as {some_names(e, [predicted])}"
+
+
+def _map_evidence(found: LabelMap, moved: Ints) -> dict[str, Any]:
+    return {
+        "order": found.name,
+        "accuracy_before": round(found.accuracy_before, 4),
+        "accuracy_after": round(found.accuracy_after, 4),
+        "classes_moved": found.classes_moved,
+        "rows": found.rows,
+        "renaming": [{"predicted": int(c), "true": int(found.true_of[c])} for c in moved[:50]],
+    }
+
+
+@cause("misaligned-rows", "EH102", "Labels and predictions belong to different rows", explains=MODEL_CAUSES)
+def misaligned_rows(e: Evidence) -> Verdict | None:
+    """Confident predictions that agree with the labels no more often than chance, in all rows or in a stretch."""
+    if e.rows < 50:
+        return None
+    lag = best_lag(e)
+    if lag is not None:
+        return _misaligned(
+            f"Labels belong to the row {abs(lag)} {'before' if lag < 0 else 'after'}", e, {"lag": lag}, 0.98
+        )
+    chance = float((e.tally.true / e.rows) @ (e.tally.predicted / e.rows))
+    error = float(np.sqrt(chance * (1 - chance) / e.rows)) + 1e-12
+    if (e.accuracy - chance) / error < 4 and _should_know(e, chance):
+        return _misaligned("Labels and predictions belong to different rows", e, {}, 0.93 if e.scored else 0.6)
+    stretch = bad_stretch(e)
+    if stretch is not None:
+        said = f"From about row {stretch['first']:,} to {stretch['last']:,} labels and predictions belong to different rows"
+        return _misaligned(said, e, stretch, 0.9)
+    return None
+
+
+def _misaligned(said: str, e: Evidence, more: dict[str, Any], probability: float) -> Verdict:
+    chance = float((e.tally.true / e.rows) @ (e.tally.predicted / e.rows))
+    confidence = mean_confidence(e.tally)
+    sure = (
+        f", while the model expects {percent(confidence)} of its answers to be right" if confidence is not None else ""
+    )
+    sentence = f"{said}: accuracy is {percent(e.accuracy)}, chance would give {percent(chance)}{sure}."
+    return Verdict(
+        "fault",
+        probability,
+        sentence,
+        {"accuracy": e.accuracy, "chance": chance, "mean_confidence": confidence} | more,
+        "Save labels and predictions in one loop, without shuffling in between, and join them by row id.",
+        remedies.order_of_rows_snippets(),
+        "" if e.scored else "Give the logits to be surer.",
+    )
+
+
+def mean_confidence(t: Tally) -> float | None:
+    """Mean of the largest probability; None for labels only."""
+    return None if t.kind == "predicted" else float(t.bins[:, 1].sum() / max(t.bins[:, 0].sum(), 1))
+
+
+def _should_know(e: Evidence, chance: float) -> bool:
+    """Whether the predictions claim to know: confident well beyond chance and spread over classes like the labels."""
+    p, q = e.tally.predicted / e.rows, e.tally.true / e.rows
+    diverse = float((p**2).sum()) < 0.5 and float((p**2).sum()) < 3 * float((q**2).sum()) + 0.05
+    confidence = mean_confidence(e.tally)
+    if confidence is None:
+        return diverse and e.hard_distance < 3 * e.noise + 0.02 and e.rows * chance > 20
+    return diverse and confidence > max(2.5 * e.accuracy, e.accuracy + 0.1, 2.0 * chance)
+
+
+def best_lag(e: Evidence) -> int | None:
+    """Row shift under which the first rows agree, if they agree clearly better than as given."""
+    lead = e.tally.lead
+    if not e.scored or len(lead.target) < 50 or not np.all(np.diff(lead.row_id) == 1):
+        return None
+    predicted = lead.scores.argmax(axis=1)
+    here = float((predicted == lead.target).mean())
+    best, best_rate = None, 0.0
+    for lag in (-3, -2, -1, 1, 2, 3):
+        shifted = lead.target[lag:] == predicted[:-lag] if lag > 0 else lead.target[:lag] == predicted[-lag:]
+        rate = float(shifted.mean())
+        if rate > best_rate:
+            best, best_rate = lag, rate
+    # Rows sorted by class agree with their neighbours too: then they agree with themselves even better.
+    error = float(np.sqrt(best_rate * (1 - best_rate) / len(predicted))) + 1e-12
+    return best if best_rate - here > 6 * error and best_rate > 2 * here + 0.03 else None
+
+
+def bad_stretch(e: Evidence) -> dict[str, Any] | None:
+    """A stretch of rows at the end or start where accuracy falls to chance though confidence and labels stay the same."""
+    if not e.scored or len(e.y) < 400:
+        return None
+    order = np.argsort(e.tally.sample.row_id[e.usable_rows], kind="stable")
+    y, top = e.y[order], e.z.argmax(axis=1)[order]
+    hit = (top == y).astype(np.float64)
+    n = len(hit)
+    cut = np.arange(n // 10, n - n // 10)
+    before, total = np.cumsum(hit)[cut - 1], hit.sum()
+    a, b = before / cut, (total - before) / (n - cut)
+    gain = _bernoulli(before, cut) + _bernoulli(total - before, n - cut) - _bernoulli(np.array([total]), np.array([n]))
+    best = int(np.argmax(gain))
+    c = int(cut[best])
+    bad = slice(c, n) if b[best] < a[best] else slice(0, c)
+    good = slice(0, c) if b[best] < a[best] else slice(c, n)
+    k = e.classes
+    chance = float(
+        (np.bincount(y[bad], minlength=k) / len(y[bad])) @ (np.bincount(top[bad], minlength=k) / len(y[bad]))
+    )
+    low, high = hit[bad].mean() - chance, hit[good].mean() - chance
+    if gain[best] < 20 or low > 0.15 * high or high < 0.1:
+        return None
+    if not (_alike(y[bad], y[good], k) and _alike(top[bad], top[good], k)):
+        return None
+    ids = e.tally.sample.row_id[e.usable_rows][order]
+    return {"first": int(ids[bad][0]), "last": int(ids[bad][-1]), "accuracy_there": float(hit[bad].mean()),
+            "accuracy_elsewhere": float(hit[good].mean())}  # fmt: skip
+
+
+def _bernoulli(hits: Floats, rows: Ints) -> Floats:
+    p = np.clip(hits / rows, 1e-9, 1 - 1e-9)
+    return np.asarray(hits * np.log(p) + (rows - hits) * np.log(1 - p))
+
+
+def _alike(first: Ints, second: Ints, classes: int) -> bool:
+    """Whether two samples of labels have about the same class frequencies: rows sorted by class do not."""
+    p, q = (np.bincount(x, minlength=classes) / len(x) for x in (first, second))
+    noise = np.sqrt((p + q) / 2 * (1 / len(first) + 1 / len(second)))
+    return bool(np.abs(p - q).sum() < 2.0 * np.sqrt(2 / np.pi) * noise.sum() + 0.05)
+
+
+@cause("padding-class", "EH103", "One class holds the padding", explains=("class-weights", "partial-weights",
+       "foreign-weights", "argmax-amplification", "confused-pairs", "prior-shift", "sampler"))  # fmt: skip
+def padding_class(e: Evidence) -> Verdict | None:
+    """A class that is padding: counted among the labels, predicted without ever being true, or in the weights."""
+    for look in (_named_padding, _counted_padding, _predicted_padding, _weighted_padding):
+        found = look(e)
+        if found is not None:
+            c, how, probability = found
+            share = float(e.tally.true[c] / e.rows)
+            return Verdict(
+                "fault",
+                probability,
+                f"{some_names(e, [c])} looks like padding: {how}.",
+                {"class": c, "share_of_rows": share, "share_of_predictions": float(e.tally.predicted[c] / e.rows)},
+                "Leave padding out of the loss (ignore_index), of the counts behind the weights, and of the evaluation.",
+                remedies.ignore_snippets(c),
+            )
+    return None
+
+
+def _named_padding(e: Evidence) -> tuple[int, str, float] | None:
+    for c, name in enumerate(e.declared.class_names or ()):
+        share = max(e.tally.true[c], e.tally.predicted[c]) / e.rows
+        if PAD_NAME.match(name) and share > 0.005:
+            return (
+                c,
+                f"its name says so, and it holds {percent(e.tally.true[c] / e.rows)} of the labels and {percent(e.tally.predicted[c] / e.rows)} of the predictions",
+                0.97,
+            )  # noqa: E501
+    return None
+
+
+def _counted_padding(e: Evidence) -> tuple[int, str, float] | None:
+    """By far the largest class, and next to never confused, in a model that errs elsewhere."""
+    if e.classes < 5:
+        return None
+    order = np.argsort(-e.tally.true)
+    c, second = int(order[0]), int(order[1])
+    n, rows = int(e.tally.true[c]), e.rows
+    if n < 0.15 * rows or n < 3 * e.tally.true[second]:
+        return None
+    errors = int(e.false_negative[c] + e.false_positive[c])
+    rest_rows = rows - n
+    rest_errors = int(e.false_negative.sum() - e.false_negative[c])
+    rest_rate = rest_errors / max(rest_rows, 1)
+    # Frequent classes are easier, but other frequent classes must not be as easy.
+    peers = order[1 : max(3, e.classes // 10)]
+    peer_rate = float(e.false_negative[peers].sum() / max(e.tally.true[peers].sum(), 1))
+    if errors / n < 0.01 and rest_rate > 0.1 and peer_rate > 0.05 and errors / n < 0.1 * peer_rate:
+        return c, (
+            f"it holds {percent(n / rows)} of the rows and is next to never confused ({percent(errors / n)} errors), "
+            f"while {percent(rest_rate)} of all other rows are wrong"
+        ), 0.9  # fmt: skip
+    return None
+
+
+def _predicted_padding(e: Evidence) -> tuple[int, str, float] | None:
+    """Answered often although no row is labelled so: masked among the labels, not among the outputs."""
+    absent = np.flatnonzero(e.tally.true == 0)
+    if not len(absent):
+        return None
+    c = int(absent[np.argmax(e.tally.predicted[absent])])
+    m = int(e.tally.predicted[c])
+    typical = float(np.median(e.tally.predicted[e.tally.true > 0]))
+    if m < max(10, 0.02 * e.rows) or m < 3 * typical:
+        return None
+    rate = m / e.rows
+    trained = e.prior_counts[c] / max(e.prior_counts.sum(), 1) if e.train_given else None
+    if trained is not None and trained < 0.02 and rate < 0.1 and e.plan is not None:
+        return None
+    return c, f"no row is labelled so, yet it receives {percent(rate)} of the predictions", 0.85
+
+
+def _weighted_padding(e: Evidence) -> tuple[int, str, float] | None:
+    """One class whose weight is far smaller than its count warrants: padding was counted when weights were made."""
+    v = vector(e)
+    if v is None or len(v.unusable) or v.outlier is None:
+        return None
+    c = v.outlier
+    w = v.weight[c] / np.median(v.weight[v.judged])
+    return (
+        c,
+        f"its loss weight is far smaller than its training count warrants ({w:.2g} of the median weight), as if it had been counted with the padding",
+        0.85,
+    )  # noqa: E501

@@ -1,0 +1,191 @@
+"""Causes of count errors that are no tilt: argmax itself, overfitted tails, a few confused pairs; and health."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from evenhand.causes import remedies
+from evenhand.causes.registry import Verdict, cause, percent
+from evenhand.causes.tilt import described, surer, tilt_evidence, weak_evidence
+from evenhand.counts import groups
+from evenhand.declared import Ints
+from evenhand.evidence import Evidence
+from evenhand.homogeneity import benjamini_hochberg, mcnemar
+from evenhand.tally import Tally
+
+
+@cause("tail-overfit", "EH501", "Rare classes are memorised, not learned", explains=("argmax-amplification",))
+def tail_overfit(e: Evidence) -> Verdict | None:
+    """Training rows of rare classes are right, held-out ones are not, and the gap grows as classes get rarer."""
+    if e.train is None:
+        return None
+    members = groups(e.prior_counts.astype(np.int64))
+    gap = {g: _recall(e.train, m) - _recall(e.tally, m) for g, m in members.items()}
+    error = _recall_error(e.tally, members["tail"]) + _recall_error(e.train, members["tail"])
+    train_tail, held_tail = _recall(e.train, members["tail"]), _recall(e.tally, members["tail"])
+    growth = gap["tail"] - gap["head"]
+    if not np.isfinite(growth) or gap["tail"] < 0.3 or growth < max(0.15, 2 * error) or train_tail < 0.5:
+        return None
+    sentence = (
+        f"Rare classes are memorised: of their training rows {percent(train_tail)} are right, of held-out rows "
+        f"{percent(held_tail)}; for frequent classes the gap is {percent(max(gap['head'], 0))}. Weights cannot help there."
+    )
+    return Verdict(
+        "fault",
+        0.92,
+        sentence,
+        {"recall_gap": {g: round(v, 3) for g, v in gap.items()}, "train_tail": train_tail, "held_out_tail": held_tail},
+        "Regularise (weight decay, dropout, augmentation, earlier stopping), or share features with frequent classes; "
+        "more weight on rare classes makes it worse.",
+        {},
+    )
+
+
+def _recall(tally: Tally, members: Ints) -> float:
+    rows = int(tally.true[members].sum())
+    return float(tally.hits[members].sum() / rows) if rows else float("nan")
+
+
+def _recall_error(tally: Tally, members: Ints) -> float:
+    return 0.5 / float(np.sqrt(max(int(tally.true[members].sum()), 1)))
+
+
+def lopsided_pairs(t: Tally) -> dict[str, Any]:
+    """Every pair of classes once: errors there and back, exact test of their equality, false-discovery controlled.
+
+    Returns:
+        Arrays of equal length: true, predicted (the direction with more errors), rows, back, q_value.
+    """
+    k = t.classes
+    low, high = np.minimum(t.edge_true, t.edge_predicted), np.maximum(t.edge_true, t.edge_predicted)
+    key, inverse = np.unique(low * k + high, return_inverse=True)
+    upward = t.edge_true < t.edge_predicted
+    up = np.bincount(inverse[upward], t.edge_count[upward], len(key)).astype(np.int64)
+    down = np.bincount(inverse[~upward], t.edge_count[~upward], len(key)).astype(np.int64)
+    first, second = key // k, key % k
+    forward = up >= down
+    return {
+        "true": np.where(forward, first, second),
+        "predicted": np.where(forward, second, first),
+        "rows": np.maximum(up, down),
+        "back": np.minimum(up, down),
+        "q_value": benjamini_hochberg(mcnemar(up, down)),
+    }
+
+
+@cause("confused-pairs", "EH502", "A few pairs of classes carry the count error", explains=("argmax-amplification",))
+def confused_pairs(e: Evidence) -> Verdict | None:
+    """A handful of directed pairs explain most of the difference between predicted and true counts."""
+    if e.homogeneity.p > 1e-3 or e.hard_distance < 2 * e.noise or e.hard_distance < 0.005:
+        return None
+    pairs = lopsided_pairs(e.tally)
+    limit = max(1, min(10, e.classes // 10))
+    flow = pairs["rows"] - pairs["back"]
+    order = np.argsort(-flow, kind="stable")[:limit]
+    order = order[(pairs["q_value"][order] < 1e-3) & (flow[order] >= 10)]
+    order = order[[_beyond_the_rest(e, pairs, int(i)) for i in order]] if len(order) else order
+    if not len(order):
+        return None
+    left = (e.tally.predicted - e.tally.true).astype(np.float64)
+    np.add.at(left, pairs["predicted"][order], -flow[order])
+    np.add.at(left, pairs["true"][order], flow[order])
+    explained = 1 - float(np.abs(left).sum() / (2 * e.rows)) / e.hard_distance
+    if explained < 0.5:
+        return None
+    names = e.declared.class_names
+    shown = [
+        f"{names[a] if names else f'class {a}'} answered as {names[b] if names else f'class {b}'} "
+        f"({pairs['rows'][i]:,} rows, {pairs['back'][i]:,} back)"
+        for i, a, b in ((i, int(pairs["true"][i]), int(pairs["predicted"][i])) for i in order[:3])
+    ]
+    sentence = (
+        f"{len(order)} of the {len(flow):,} confused pairs of classes carry{'s' * (len(order) == 1)} {percent(explained)} "
+        f"of the count error: {'; '.join(shown)}."
+    )
+    listed = [
+        {"true": int(pairs["true"][i]), "predicted": int(pairs["predicted"][i]), "rows": int(pairs["rows"][i]),
+         "back": int(pairs["back"][i])} for i in order
+    ]  # fmt: skip
+    return Verdict(
+        "warning",
+        0.9,
+        sentence,
+        {"pairs": listed, "explained_share": round(explained, 3)},
+        "Look at rows of these pairs: one class under two names, a rule that merges them, or labels that contradict "
+        "each other. Merge the classes or clean the labels.",
+        {},
+    )
+
+
+def _beyond_the_rest(e: Evidence, pairs: dict[str, Any], i: int) -> bool:
+    """Whether a pair takes far more of its class than other errors do: a class lost to one neighbour.
+
+    A tilt or argmax moves rows into many classes in proportion to their size; it does not single out one pair.
+    """
+    a, b, rows = int(pairs["true"][i]), int(pairs["predicted"][i]), int(pairs["rows"][i])
+    lost = int(e.false_negative[a])
+    false_positive = e.false_positive.astype(np.float64)
+    others = max(float(false_positive.sum() - rows), 1.0)
+    usual = max(float(false_positive[b] - rows), 0.0) / others  # how much of other errors the class b attracts
+    return rows >= 0.5 * lost and rows > 5 * max(usual, 1 / e.classes) * lost and rows >= 0.2 * e.tally.true[a]
+
+
+@cause("argmax-amplification", "EH503", "Argmax alone inflates the frequent classes", needs_scores=True)
+def argmax_amplification(e: Evidence) -> Verdict | None:
+    """Calibrated and not tilted: the soft counts are right, the hard counts are not."""
+    if e.homogeneity.p > 1e-3 or e.hard_distance < max(0.02, 1.5 * e.noise) or e.soft_distance is None:
+        return None
+    if e.soft_distance > max(0.6 * e.hard_distance, 3 * e.soft_noise, 0.02):
+        return None
+    never = int(((e.tally.predicted == 0) & (e.tally.true > 0)).sum())
+    sentence = (
+        f"Nothing is wrong with the training: the probabilities add up to the true counts (distance "
+        f"{e.soft_distance:.3f}), but taking the largest one per row moves the counts ({e.hard_distance:.3f}) towards "
+        f"frequent classes; {never} of {e.classes} classes are never answered."
+    )
+    return Verdict(
+        "note",
+        0.9,
+        sentence,
+        {"soft_distance": round(e.soft_distance, 4), "hard_distance": round(e.hard_distance, 4), "never": never}
+        | tilt_evidence(e),
+        "If counts matter, use the sum of probabilities per class, or the goal counts of evenhand fix; better features "
+        "shrink the effect.",
+        {
+            framework: "expected_counts = probs.sum(axis=0)  # instead of np.bincount(probs.argmax(axis=1))"
+            for framework in remedies.weight_snippets()
+        },
+        surer(e),
+    )
+
+
+@cause("healthy", "EH001", "No cause of unequal counts found")
+def healthy(e: Evidence) -> Verdict | None:
+    """Counts agree within noise, or differ without any sign of a cause; what could not be judged is said."""
+    reasons = [weak_evidence(e)] if weak_evidence(e) else []
+    agree = e.homogeneity.p > 1e-3 or e.hard_distance < max(0.02, 1.5 * e.noise)
+    if agree:
+        sentence = f"Predicted and true counts agree (distance {e.hard_distance:.3f}, {e.noise:.3f} expected by chance)"
+        if e.fit is not None:
+            sentence += f", and the model is not tilted beyond what sound training shows ({described(e)})"
+        sentence += "."
+    else:
+        sentence = (
+            f"Predicted and true counts differ (distance {e.hard_distance:.3f}, {e.noise:.3f} expected by chance), but "
+            "no known cause shows in these data"
+            + (f": the model is not tilted ({described(e)})." if e.fit is not None else ".")
+        )
+    if reasons:
+        sentence += f" Limits: {'; '.join(reasons)}."
+    return Verdict(
+        "note",
+        0.9 if agree else 0.5,
+        sentence,
+        {"distance": round(e.hard_distance, 4), "by_chance": round(e.noise, 4), "p": e.homogeneity.p}
+        | tilt_evidence(e),
+        "Nothing to repair." if agree else "Look at the per-class table and the worst pairs.",
+        {},
+        surer(e),
+    )

@@ -1,0 +1,32 @@
+"""From what the causes say to one ordered list."""
+
+from __future__ import annotations
+
+from evenhand.causes.registry import REGISTRY
+from evenhand.evidence import Evidence
+from evenhand.findings import Finding
+
+FALLBACK = "healthy"
+
+
+def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
+    """All findings, most likely cause first; exactly one, `healthy`, when nothing is found.
+
+    Causes lower in the pipeline (labels, weights, head) leave the signatures of later ones behind, so a finding
+    explains away the causes it lists. Equal probabilities keep the order of the families: data, weights, head, tilt,
+    decision.
+    """
+    found: dict[str, Finding] = {}
+    explained: set[str] = set()
+    for family in ("EH1", "EH2", "EH4", "EH3", "EH5"):
+        for entry in REGISTRY.values():
+            if entry.code.startswith(family) and entry.id not in explained:
+                finding = entry(evidence)
+                if finding is not None:
+                    found[entry.id] = finding
+                    explained |= entry.explains
+    kept = [f for f in found.values() if f.cause not in explained]
+    if kept:
+        return tuple(sorted(kept, key=lambda f: -f.probability))
+    verdict = REGISTRY[FALLBACK](evidence)
+    return (verdict,) if verdict is not None else ()

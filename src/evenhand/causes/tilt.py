@@ -1,0 +1,338 @@
+"""Causes that tilt the log-odds along the class prior: weights, samplers, both, or the wrong way round."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from evenhand.causes import remedies
+from evenhand.causes.registry import Verdict, cause, percent
+from evenhand.evidence import Evidence, Plan
+from evenhand.tilt import TiltFit
+
+SOUND = 0.25  # soundly trained networks show |tau| up to about this much
+DOUBLE = 1.2  # more than once, beyond what one balanced correction scatters by
+FULL = 0.8  # a plan whose expressed fraction is surely below this is expressed in part
+
+
+def tilt_evidence(e: Evidence) -> dict[str, Any]:
+    """The numbers behind every tilt finding."""
+    fit = e.fit
+    if fit is None:
+        return {}
+    found: dict[str, Any] = {
+        "tau": round(float(fit.tau[0]), 3),
+        "tau_interval": [round(float(v), 3) for v in fit.tau_interval[0]],
+        "beta": round(fit.beta, 3),
+        "share": None if e.share is None else round(e.share, 3),
+        "score_z": round(fit.score.z, 1),
+        "rows_used": fit.rows,
+        "training_counts_given": e.train_given,
+    }
+    if e.plan is not None and e.plan_fit is not None:
+        found |= {
+            "planned_tau": round(e.plan.tau, 3),
+            "expressed_fraction": round(float(e.plan_fit.tau[0]), 3),
+            "expressed_interval": [round(float(v), 3) for v in e.plan_fit.tau_interval[0]],
+            "correlation_with_plan": round(e.correlation(e.plan.direction), 3),
+        }
+    return found
+
+
+def interval(fit: TiltFit) -> tuple[float, float, float]:
+    """(estimate, low, high) along the first direction."""
+    low, high = fit.tau_interval[0]
+    return float(fit.tau[0]), float(low), float(high)
+
+
+def described(e: Evidence) -> str:
+    """'tau 0.92 (0.90 to 0.94)'."""
+    if e.fit is None:
+        return ""
+    tau, low, high = interval(e.fit)
+    return f"tau {tau:.2f} ({low:.2f} to {high:.2f})"
+
+
+def explained(e: Evidence) -> str:
+    """What one number explains, as the end of a sentence."""
+    return "" if e.share is None else f"; this alone explains {percent(e.share)} of the class bias"
+
+
+def material(e: Evidence, tau: float, low: float, high: float) -> bool:
+    """Beyond what soundly trained models show, by size as well as by significance, and the right shape."""
+    beyond = (tau > 0.3 and low > SOUND) or (tau < -0.3 and high < -SOUND)
+    return beyond and (e.share is None or e.share > 0.25)
+
+
+def surer(e: Evidence) -> str:
+    """What would make a tilt finding more certain."""
+    missing = []
+    if not e.train_given:
+        missing.append("the training counts (the evaluation counts stand in)")
+    if e.plan is None:
+        missing.append("the loss weights and sampler rates")
+    return f"Give {' and '.join(missing)} to be surer." if missing else ""
+
+
+def effective_plan(e: Evidence) -> Plan | None:
+    """The declared plan, unless it is too weak to leave a trace that could be told from none."""
+    return e.plan if e.plan is not None and e.plan.spread >= 0.05 else None
+
+
+def names_of(plan: Plan) -> str:
+    """What was declared, in words."""
+    if plan.weight_direction is not None and plan.sampler_direction is not None:
+        return "weights and sampler together"
+    return "weights" if plan.weight_direction is not None else "sampler"
+
+
+@cause("double-correction", "EH304", "The class prior was divided out more than once", needs_scores=True,
+       explains=("class-weights", "sampler", "partial-weights"))  # fmt: skip
+def double_correction(e: Evidence) -> Verdict | None:
+    """Tau above one: weights on top of a sampler, weights squared, weights with a prior-correcting loss."""
+    if e.fit is None:
+        return None
+    tau, low, high = interval(e.fit)
+    plan = effective_plan(e)
+    both = plan is not None and plan.weight_tau > 0.3 and plan.sampler_tau > 0.3
+    stronger_than_planned = (
+        plan is not None and e.plan_fit is not None and plan.tau > 0.2 and interval(e.plan_fit)[1] > 1.4 and low > 0.6
+    )
+    beyond_one = low > DOUBLE or (both and plan is not None and low > max(plan.weight_tau, plan.sampler_tau) + 0.1)
+    if not (beyond_one or stronger_than_planned) or (e.share is not None and e.share <= 0.25):
+        return None
+    if both:
+        why = "Loss weights and a sampler both divide out the class frequencies, and the model expresses both."
+    elif plan is not None:
+        why = f"The model corrects for class frequency more strongly than one balanced correction; your {names_of(plan)} predict {plan.tau:.2f}."  # noqa: E501
+    else:
+        why = (
+            "The model corrects for class frequency more than once, as with weights on top of a balanced sampler, "
+            "squared weights, or weights with a prior-correcting loss."
+        )
+    sentence = f"{why} Predictions favour classes the rarer they are ({described(e)}{explained(e)})."
+    return Verdict(
+        "fault",
+        0.97 if both or plan is not None else 0.9,
+        sentence,
+        tilt_evidence(e),
+        "Keep one correction, not two: drop the sampler or the weights. Without retraining, add "
+        f"{tau:.2f} * log prior to the logits.",
+        remedies.offset_snippets(tau),
+        surer(e),
+    )
+
+
+@cause("inverted-weights", "EH305", "The weights favour the frequent classes", needs_scores=True,
+       explains=("partial-weights", "class-weights", "prior-shift", "argmax-amplification"))  # fmt: skip
+def inverted_weights(e: Evidence) -> Verdict | None:
+    """Weights proportional to frequency, or applied the wrong way: tau clearly negative."""
+    if e.fit is None:
+        return None
+    tau, low, high = interval(e.fit)
+    plan = effective_plan(e)
+    declared_inverted = plan is not None and plan.tau < -0.2 and plan.correlation < -0.5
+    if not material(e, tau, low, high) or tau > 0:
+        expressed = (
+            declared_inverted
+            and e.plan_fit is not None
+            and high < 0
+            and interval(e.plan_fit)[1] > 0
+            and interval(e.plan_fit)[2] > FULL
+        )
+        if not expressed:
+            return None
+    if plan is None and not e.train_given:
+        return None  # an evaluation set with its own class frequencies looks the same
+    if plan is None:
+        sentence = (
+            f"The model favours frequent classes more than their frequency warrants ({described(e)}{explained(e)}), "
+            "as weights proportional to the counts do."
+        )
+    elif declared_inverted:
+        sentence = (
+            f"Your {names_of(plan)} grow with the class counts instead of shrinking, and the model follows them "
+            f"({described(e)}; they predict {plan.tau:.2f})."
+        )
+    else:
+        sentence = (
+            f"Your {names_of(plan)} favour rare classes, yet the model is tilted towards the frequent ones "
+            f"({described(e)}; expected {plan.tau:+.2f}): they act the wrong way round."
+        )
+    return Verdict(
+        "fault",
+        0.95 if plan is not None else 0.6,
+        sentence,
+        tilt_evidence(e),
+        "Use weights that shrink with the counts, for instance N / (K n_c). Without retraining, add "
+        f"{tau:.2f} * log prior to the logits.",
+        remedies.offset_snippets(tau) | remedies.weight_snippets(),
+        surer(e),
+    )
+
+
+@cause("class-weights", "EH301", "The loss weights did what they ask for", needs_scores=True)
+def class_weights(e: Evidence) -> Verdict | None:
+    """The tilt that the declared weights predict is there, about once; or a tilt that nobody declared."""
+    if e.fit is None:
+        return None
+    tau, low, high = interval(e.fit)
+    plan = effective_plan(e)
+    if plan is None:
+        return _undeclared(e, tau, low, high)
+    if plan.weight_direction is None or not expressed_in_full(e, plan):
+        return None
+    sentence = (
+        f"The loss weights did what they ask for: the model answers {_as_if(tau)} ({described(e)}; your "
+        f"{names_of(plan)} predict {plan.tau:.2f}{explained(e)})."
+    )
+    return Verdict(
+        "warning",
+        0.95,
+        sentence,
+        tilt_evidence(e),
+        f"If accuracy or right counts are the goal, add {tau:.2f} * log prior to the logits, no retraining needed. "
+        "If balanced accuracy is the goal, keep the weights.",
+        remedies.offset_snippets(tau),
+        surer(e),
+    )
+
+
+def _as_if(tau: float) -> str:
+    if tau > 0.75:
+        return "as if all classes were equally frequent"
+    return "as if class frequencies differed less than they do" if tau > 0 else "as if they differed more than they do"
+
+
+def _undeclared(e: Evidence, tau: float, low: float, high: float) -> Verdict | None:
+    if not material(e, tau, low, high) or tau < 0:
+        return None
+    sentence = (
+        f"The model answers {_as_if(tau)} ({described(e)}{explained(e)}). Class weights or a balanced sampler do "
+        "this; neither was declared, so which of the two it was cannot be told from the predictions."
+    )
+    return Verdict(
+        "warning",
+        0.55,
+        sentence,
+        tilt_evidence(e) | {"shared_with": "sampler"},
+        f"If accuracy or right counts are the goal, add {tau:.2f} * log prior to the logits. Look for class_weight, "
+        "weight= or a weighted sampler in the training code.",
+        remedies.offset_snippets(tau),
+        surer(e),
+    )
+
+
+def expressed_in_full(e: Evidence, plan: Plan) -> bool:
+    """The fraction expressed is surely above none, and not surely below `FULL`."""
+    if e.plan_fit is None:
+        return False
+    _, low, high = interval(e.plan_fit)
+    return low > 0.1 and high >= FULL and abs(float(e.plan_fit.tau[0])) * plan.spread > 0.05
+
+
+@cause("sampler", "EH303", "The sampler did what it asks for", needs_scores=True)
+def sampler(e: Evidence) -> Verdict | None:
+    """The tilt of a declared sampler, with no weights declared."""
+    plan = effective_plan(e)
+    if e.fit is None or plan is None or plan.sampler_direction is None or plan.weight_direction is not None:
+        return None
+    if e.plan_fit is None or interval(e.plan_fit)[1] <= 0.1 or interval(e.plan_fit)[2] < 0.4:
+        return None
+    tau = float(e.fit.tau[0])
+    sentence = (
+        f"The sampler did what it asks for: the model answers {_as_if(tau)} ({described(e)}; your sampler rates "
+        f"predict {plan.tau:.2f}{explained(e)})."
+    )
+    return Verdict(
+        "warning",
+        0.95,
+        sentence,
+        tilt_evidence(e),
+        f"If accuracy or right counts are the goal, add {tau:.2f} * log prior to the logits, no retraining needed. "
+        "If balanced accuracy is the goal, keep the sampler.",
+        remedies.offset_snippets(tau),
+        surer(e),
+    )
+
+
+@cause("partial-weights", "EH302", "The weights are expressed only in part", needs_scores=True,
+       explains=("argmax-amplification",))  # fmt: skip
+def partial_weights(e: Evidence) -> Verdict | None:
+    """Weights declared, but the model holds clearly less of their tilt."""
+    plan = effective_plan(e)
+    if e.fit is None or plan is None or e.plan_fit is None or plan.weight_direction is None:
+        return None
+    fraction, low, high = interval(e.plan_fit)
+    if high >= FULL or fraction < -0.2 or plan.spread < 0.1:
+        return None
+    batch = e.declared.batch_size
+    hints = ["long training (overfitted networks lose the effect of weights)"]
+    if batch is not None and batch <= 32 and e.declared.reduction in (None, "mean"):
+        hints.insert(0, f"reduction='mean' over batches of {batch} rows, which cancels large weights")
+    else:
+        hints.append("small batches with reduction='mean'")
+    none = high < 0.25
+    said = "leave hardly a trace in the model" if none else f"are expressed by {percent(max(fraction, 0))} only"
+    sentence = (
+        f"Your {names_of(plan)} {said} (fraction {fraction:.2f}, {low:.2f} to {high:.2f}; {described(e)} where they "
+        f"predict {plan.tau:.2f}). Usual reasons: {', '.join(hints)}, or weights that never reached the loss."
+    )
+    return Verdict(
+        "note" if none else "warning",
+        0.85,
+        sentence,
+        tilt_evidence(e) | {"likely_reasons": hints},
+        f"Correct with the measured tilt ({float(e.fit.tau[0]):.2f} * log prior), not with the declared weights.",
+        remedies.offset_snippets(float(e.fit.tau[0])),
+        surer(e),
+    )
+
+
+@cause("prior-shift", "EH306", "The evaluation data have other class frequencies than the training data",
+       needs_scores=True, explains=("argmax-amplification",))  # fmt: skip
+def prior_shift(e: Evidence) -> Verdict | None:
+    """The model is right for its training prior; the rows it is judged on have another."""
+    shift = e.shift
+    if shift is None or not shift.present or e.fit is None or e.soft_distance is None:
+        return None
+    tau, low, high = interval(e.fit)
+    if abs(tau) > 0.35 and (low > SOUND or high < -SOUND):
+        return None
+    # The offset must repair the counts: soft counts under the training prior miss the evaluation counts, beyond noise.
+    if e.soft_distance < 2 * e.soft_noise or e.soft_distance < 0.02:
+        return None
+    sentence = (
+        f"The evaluation data have other class frequencies than the training data (total variation "
+        f"{shift.distance:.2f}, {shift.expected:.2f} expected by chance), and the model answers for the training ones; "
+        f"beyond that it is not tilted ({described(e)})."
+    )
+    evidence: dict[str, Any] = tilt_evidence(e) | {
+        "prior_distance": round(shift.distance, 4),
+        "distance_by_chance": round(shift.expected, 4),
+        "z": round(shift.z, 1),
+        "slope_of_evaluation_on_training_counts": None if shift.slope is None else round(shift.slope, 2),
+    }
+    return Verdict(
+        "warning",
+        0.9,
+        sentence,
+        evidence,
+        "If the evaluation frequencies are those of use, add log(new prior / training prior) to the logits; if not, "
+        "judge the model on rows drawn like those of use.",
+        remedies.prior_snippets(),
+        "",
+    )
+
+
+def weak_evidence(e: Evidence) -> str:
+    """Why nothing is said about the tilt, if nothing can be."""
+    if not e.scored:
+        return "no logits: only the count pattern can be judged"
+    if not e.fitted:
+        return f"{len(e.y)} rows are too few to measure a tilt"
+    if e.fit is None:
+        return "the classes are equally frequent, so there is no prior to divide out; give the training counts"
+    width = float(np.diff(e.fit.tau_interval[0])[0])
+    return f"the interval of tau is {width:.1f} wide: too few rows to say more" if width > 0.8 else ""

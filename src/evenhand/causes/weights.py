@@ -1,0 +1,228 @@
+"""Causes that lie in the declared weight vector: incomplete, out of order, of other data, inverted by smoothing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evenhand.biases import fit_biases
+from evenhand.causes import remedies
+from evenhand.causes.registry import TILT_CAUSES, Verdict, cause, percent, some_names
+from evenhand.causes.tilt import FULL, described, interval, material, tilt_evidence
+from evenhand.declared import Floats
+from evenhand.evidence import Evidence
+from evenhand.orders import Order, known_orders, weighted_correlation
+from evenhand.tilt import Likelihood, maximise
+from evenhand.weight_vector import WeightVector, quantile_residual
+
+
+def vector(e: Evidence) -> WeightVector | None:
+    """The declared weights beside their counts; None if none were declared or the length is wrong."""
+    w = e.declared.class_weight
+    if w is None or len(w) != e.classes:
+        return None
+    return WeightVector(w, e.prior_counts, e.train_given, e.declared.class_names)
+
+
+@cause("incomplete-weights", "EH201", "The weight vector does not cover the classes", explains=TILT_CAUSES)
+def incomplete_weights(e: Evidence) -> Verdict | None:
+    """Wrong length, missing class, zero, infinite or NaN weights."""
+    w = e.declared.class_weight
+    if w is None:
+        return None
+    if len(w) != e.classes:
+        present = int(np.count_nonzero(e.prior_counts))
+        hint = " (as many as classes have rows: absent classes were skipped)" if len(w) == present else ""
+        return _incomplete(
+            e,
+            f"There are {len(w)} weights for {e.classes} classes{hint}, so weights belong to the wrong classes or to none.",
+            {"weights": len(w), "classes": e.classes, "classes_with_rows": present},
+        )
+    v = WeightVector(w, e.prior_counts, e.train_given, e.declared.class_names)
+    # A zero for a class without training rows is a policy, not a mistake.
+    bad = np.array([c for c in v.unusable if w[c] != 0 or e.prior_counts[c] > 0], dtype=np.int64)
+    if len(bad):
+        kinds = [f"{int(count)} {label}" for label, count in _kinds(w[bad]).items() if count]
+        return _incomplete(
+            e,
+            f"{len(bad)} of {e.classes} classes have no usable weight ({', '.join(kinds)}): "
+            f"{some_names(e, bad.tolist())}.",
+            {"classes": bad[:20].tolist(), "count": len(bad)},
+        )
+    if len(v.defaults):
+        return _incomplete(
+            e,
+            f"{len(v.defaults)} classes have weight exactly 1 while all others follow their counts "
+            f"({some_names(e, v.defaults.tolist())}): they were missing from the weights and got the default.",
+            {"classes": v.defaults[:20].tolist(), "count": len(v.defaults)},
+        )
+    return None
+
+
+def _kinds(w: Floats) -> dict[str, int]:
+    return {
+        "zero": int((w == 0).sum()),
+        "NaN": int(np.isnan(w).sum()),
+        "infinite": int(np.isinf(w).sum()),
+    }
+
+
+def _incomplete(e: Evidence, sentence: str, evidence: dict[str, object]) -> Verdict:
+    return Verdict(
+        "fault",
+        0.97,
+        sentence,
+        evidence | (tilt_evidence(e) if e.fitted else {}),
+        "Compute the weights over all class indices, with an explicit rule for classes without rows.",
+        remedies.weight_snippets(),
+    )
+
+
+@cause("misordered-weights", "EH202", "The weights are in the wrong class order", explains=TILT_CAUSES)
+def misordered_weights(e: Evidence) -> Verdict | None:
+    """Weights in string-sorted, shifted, reversed, frequency-sorted or otherwise permuted order."""
+    v = vector(e)
+    if v is not None and not len(v.unusable):
+        order = v.order
+        if order is not None and not v.falls_the_wrong_way:
+            return _misordered(e, order.name, v, 0.97 if v.exact else 0.85)
+        if v.unnamed_order and not v.falls_the_wrong_way:
+            return _misordered(e, None, v, 0.9)
+    return _misordered_in_use(e, v)
+
+
+def _misordered(e: Evidence, name: str | None, v: WeightVector, probability: float) -> Verdict:
+    which = f"their order is: {name}" if name else "they are the right values on the wrong classes"
+    sentence = (
+        f"The declared weights do not follow the class counts (rank correlation {v.rank_correlation:.2f}), but {which}."
+    )
+    if e.plan_fit is not None:
+        f, low, high = interval(e.plan_fit)
+        sentence += f" The model expresses them by {f:.2f} ({low:.2f} to {high:.2f}) in that wrong order."
+    return Verdict(
+        "fault",
+        probability,
+        sentence,
+        {"order": name, "rank_correlation": round(v.rank_correlation, 3)} | tilt_evidence(e),
+        "Build the weights by class index, the index that the targets use, and retrain; until then subtract "
+        "log(weight) from the logits.",
+        remedies.weight_snippets(),
+    )
+
+
+def _misordered_in_use(e: Evidence, v: WeightVector | None) -> Verdict | None:
+    """The declared vector is in order, but the model's class biases follow a permutation of it."""
+    if not e.fitted or not e.imbalanced or e.biases is None or e.free_bias is None:
+        return None
+    direction = e.plan.direction if e.plan is not None else e.log_prior - e.log_prior.mean()
+    if e.plan_fit is not None and interval(e.plan_fit)[2] >= FULL and e.correlation(direction) > 0.5:
+        return None
+    if e.fit is not None and material(e, *interval(e.fit)) and (e.share or 0) > 0.6:
+        return None
+    scale = float(np.sqrt(np.average(direction**2, weights=e.bias_weight + 1e-12)))
+    bias_scale = float(np.sqrt(np.average(_centred(e.free_bias, e.bias_weight) ** 2, weights=e.bias_weight)))
+    if scale < 0.2 or bias_scale < 0.4 * scale or bias_scale < 0.3:
+        return None
+    order = _best_order(e, direction)
+    if order is not None:
+        return _in_use(e, order[0], order[1], 0.93 if v is not None else 0.75)
+    return None
+
+
+def _centred(x: Floats, weight: Floats) -> Floats:
+    return np.asarray(x - np.average(x, weights=weight + 1e-12))
+
+
+def _best_order(e: Evidence, direction: Floats) -> tuple[Order, float] | None:
+    """The named order along which the biases point, confirmed by a likelihood fit on the rows."""
+    assert_bias = e.free_bias
+    if assert_bias is None or e.biases is None:
+        return None
+    straight = weighted_correlation(assert_bias, direction, e.bias_weight)
+    scored = [
+        (weighted_correlation(assert_bias, order.apply(direction), e.bias_weight), i, order)
+        for i, order in enumerate(known_orders(e.prior_counts, e.declared.class_names))
+    ]
+    if not scored:
+        return None
+    best, _, order = max(scored, key=lambda s: s[:2])
+    if best < 0.6 or best < straight + 0.25:
+        return None
+    fit = maximise(Likelihood(e.z, e.y, e.parts(order.apply(direction), prior_first=False), e.threads))
+    base = e.beta_only[1]
+    available = max(e.biases.log_likelihood - base - e.biases.freedom / 2, 1e-9)
+    if not 0.4 < float(fit.tau[0]) < 2.5 or (fit.log_likelihood - base) / available < 0.5:
+        return None
+    return order, float(fit.tau[0])
+
+
+def _in_use(e: Evidence, order: Order, fraction: float, probability: float) -> Verdict:
+    declared = e.plan is not None
+    what = "your weights" if declared else "balanced weights"
+    sentence = (
+        f"The model's class biases follow {what} in the wrong order ({order.name}): {fraction:.2f} along that order, "
+        f"while {described(e)} along the true one."
+    )
+    return Verdict(
+        "fault",
+        probability,
+        sentence,
+        {"order": order.name, "expressed_in_that_order": round(fraction, 3)} | tilt_evidence(e),
+        "Build the weights by class index, the index that the targets use, and retrain; until then correct with free "
+        "class offsets (goal accuracy of evenhand fix).",
+        remedies.weight_snippets(),
+        "" if declared else "Give the loss weights to be surer.",
+    )
+
+
+@cause("foreign-weights", "EH203", "The weights were computed from other counts", explains=TILT_CAUSES)
+def foreign_weights(e: Evidence) -> Verdict | None:
+    """Weights that follow counts, but not the training counts: another split, another version, padding included."""
+    v = vector(e)
+    if v is None or len(v.unusable) or not v.from_other_counts or v.outlier is not None:
+        return None
+    if v.order is not None or v.unnamed_order or v.falls_the_wrong_way:
+        return None
+    sentence = (
+        f"The weights were computed from other counts than the training counts: they differ from any rule on them by "
+        f"a factor of {np.exp(v.residual):.2f} typically (rank correlation {v.rank_correlation:.2f})."
+    )
+    return Verdict(
+        "fault",
+        0.85,
+        sentence,
+        {"residual": round(v.residual, 3), "rank_correlation": round(v.rank_correlation, 3)} | tilt_evidence(e),
+        "Recompute the weights from the labels that the model is trained on, after splitting and without padding.",
+        remedies.weight_snippets(),
+    )
+
+
+@cause("smoothing-with-weights", "EH204", "Label smoothing and weights invert the optimum",
+       needs_scores=True, explains=TILT_CAUSES)  # fmt: skip
+def smoothing_with_weights(e: Evidence) -> Verdict | None:
+    """Smoothing mass is re-weighted too: beyond an imbalance of K(1-e)/e + 1 the rarest class beats a certain head."""
+    smoothing, w = e.declared.label_smoothing, e.declared.class_weight
+    if smoothing <= 0 or w is None or len(w) != e.classes or e.plan_fit is None:
+        return None
+    good = w[np.isfinite(w) & (w > 0)]
+    if len(good) < 2:
+        return None
+    ratio, limit = float(good.max() / good.min()), e.classes * (1 - smoothing) / smoothing + 1
+    if ratio <= limit or interval(e.plan_fit)[2] < 0.5:
+        return None
+    top = np.flatnonzero(w >= ratio ** (-0.1) * good.max())
+    share = float(e.tally.predicted[top].sum() / e.rows)
+    true = float(e.tally.true[top].sum() / e.rows)
+    sentence = (
+        f"Label smoothing {smoothing:g} with weights of ratio {ratio:,.0f} inverts the optimum: beyond a ratio of "
+        f"{limit:,.0f} the smoothing mass of the rarest classes outweighs a certain frequent class. The classes with "
+        f"the largest weights receive {percent(share)} of the predictions and hold {percent(true)} of the rows."
+    )
+    return Verdict(
+        "fault",
+        0.95,
+        sentence,
+        {"ratio": round(ratio, 1), "limit": round(limit, 1), "predicted_share": share, "true_share": true}
+        | tilt_evidence(e),
+        "Use weights or label smoothing, not both; or cap the weights below that ratio.",
+        remedies.weight_snippets(),
+    )
