@@ -153,12 +153,15 @@ def run_demo(
     """
     from rich.console import Console
 
+    from evenhand.declared import InputError
     from evenhand.demo.cache import write_arrays
 
     _need_torch()
     out = out or Console(highlight=False)
     err = err or Console(stderr=True, highlight=False)
     stem = output_stem(output)
+    if not stem.parent.is_dir():
+        raise InputError(f"Expected an existing folder to write to, got {stem.parent}; create it first.")
     saved = make_predictions(fault, err=err, head=head, seed=seed, epochs=epochs, rows=rows, fresh=fresh)
     predictions = stem.with_name(stem.name + ".npz")
     write_arrays(predictions, saved)
@@ -178,14 +181,14 @@ def _audit(path: Path, err: Console) -> Audit:
 def _report(audit: Audit, stem: Path, out: Console, *, html: bool) -> Path | None:
     from rich.text import Text
 
-    from evenhand.demo.cache import write_text
+    from evenhand.output import write_text_atomically
     from evenhand.report import print_audit, to_html
 
     print_audit(audit, out)
     if not html:
         return None
     path = stem.with_name(stem.name + ".html")
-    write_text(path, to_html(audit))
+    write_text_atomically(path, to_html(audit))
     out.print()
     out.print(Text(f"Figures and all {audit.classes:,} classes: {path}"))
     return path

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evenhand.output import replacing
+
 Arrays = dict[str, NDArray[Any]]
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error)
 
 
 def cache_folder() -> Path | None:
@@ -33,17 +38,6 @@ def cache_folder() -> Path | None:
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "evenhand"
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A path to write to, renamed to ``path`` if the block succeeds and removed if it does not."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write an uncompressed npz that appears under its name only when it is complete.
 
@@ -52,29 +46,25 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     Raises:
         OSError: the folder is missing or not writable, or the disk is full; nothing is left behind.
     """
-    with _whole(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text that appears under its name only when it is complete.
-
-    Raises:
-        OSError: the folder is missing or not writable, or the disk is full; nothing is left behind.
-    """
-    with _whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
 def read_arrays(path: Path) -> Arrays | None:
     """Read an npz without unpickling; None if there is no such file or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy"): _read_member(archive, name) for name in archive.namelist()}
+    except (OSError, ValueError, EOFError, ArithmeticError, RuntimeError, *_DAMAGED):
         return None
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    with archive.open(name) as member:
+        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+        return array
 
 
 def keep(folder: Path | None, name: str, arrays: Mapping[str, NDArray[Any]]) -> str | None:

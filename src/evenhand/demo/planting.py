@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from evenhand.declared import Floats, InputError, Ints
-from evenhand.demo.data import PAD, NextNames, Rows
+from evenhand.demo.data import OTHER, PAD, NextNames, Rows
 from evenhand.demo.recipe import Recipe
 
 Saved = dict[str, NDArray[Any]]
@@ -110,6 +110,13 @@ def _even_validation(data: NextNames, rng: Generator) -> NextNames:
     start = np.concatenate([[0], np.cumsum(np.bincount(target, minlength=data.classes))])
     rank = np.arange(len(target)) - start[target[by_class]]
     return replace(data, validation=data.validation.take(np.sort(order[by_class[rank < ROWS_PER_CLASS]])))
+
+
+def _without_vocabulary(data: NextNames, _: Generator) -> NextNames:
+    def blind(rows: Rows) -> Rows:
+        return replace(rows, context=np.full_like(rows.context, OTHER))
+
+    return replace(data, train=blind(data.train), validation=blind(data.validation))
 
 
 def _batch_softmax(saved: Saved, _: Generator) -> Saved:
@@ -290,9 +297,10 @@ FAULTS: dict[str, Fault] = {
         saving=_masked,
     ),
     "collapsed": Fault(
-        "a learning rate so high that the network ignores its input",
-        "Adam with a learning rate of 1: the hidden units die and only the last bias still learns.",
-        Recipe(learning_rate=1.0, epochs=2),
+        "the network never sees its input",
+        "The vocabulary file was not found, so every token became <other> and all rows look alike.",
+        Recipe(epochs=2),
+        rows=_without_vocabulary,
     ),
     "confused-pairs": Fault(
         "twelve classes entered twice under two names",
