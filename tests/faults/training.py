@@ -114,25 +114,20 @@ RECIPES: dict[str, Recipe] = {
 
 
 class Network(nn.Module):
-    """Encoder (a linear layer, or summed embeddings of integer ids with 0 as padding), one hidden layer, a head."""
+    """One hidden layer and a head."""
 
-    def __init__(self, inputs: torch.Tensor, classes: int, *, hidden: int, head: str) -> None:
+    def __init__(self, inputs: int, classes: int, *, hidden: int, head: str) -> None:
         super().__init__()
-        self.ids = not inputs.is_floating_point()
-        self.encoder: nn.Module = (
-            nn.EmbeddingBag(int(inputs.max()) + 1, hidden, mode="mean", padding_idx=0)
-            if self.ids
-            else nn.Linear(inputs.shape[1], hidden)
-        )
+        self.hidden = nn.Linear(inputs, hidden)
         self.head = head
-        self.last = nn.LSTM(hidden, classes) if head == "lstm" else nn.Linear(hidden, classes)
+        self.last: nn.Module = nn.LSTM(hidden, classes) if head == "lstm" else nn.Linear(hidden, classes)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        features = self.encoder(inputs)
-        features = features if self.ids else torch.relu(features)
+        features = torch.relu(self.hidden(inputs))
         if self.head == "lstm":
-            return self.last(features[None])[0][0]
-        logits = self.last(features)
+            states: torch.Tensor = self.last(features[None])[0][0]
+            return states
+        logits: torch.Tensor = self.last(features)
         if self.head == "tanh":
             return torch.tanh(logits)
         if self.head in ("softmax", "batch-softmax"):
@@ -158,7 +153,7 @@ def train(
     torch.manual_seed(seed)
     counts = np.bincount(labels, minlength=classes).astype(float)
     x, y = torch.from_numpy(inputs), torch.from_numpy(labels)
-    network = Network(x, classes, hidden=hidden, head=recipe.head)
+    network = Network(x.shape[1], classes, hidden=hidden, head=recipe.head)
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
     weight = torch.from_numpy(recipe.weight(counts)).float()
     rng, steps = np.random.default_rng(seed), max(1, len(labels) // BATCH)
