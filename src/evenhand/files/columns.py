@@ -19,6 +19,7 @@ from evenhand.files.tables import EDGE_BATCH, SAVE_AGAIN, TableSource, labels_of
 if TYPE_CHECKING:
     import polars as pl
 
+TEXT = (".csv", ".tsv")
 TABLES = (".parquet", ".pq", ".arrow", ".ipc", ".feather", ".csv", ".tsv")
 WIDE = {"logits": re.compile(r"logit_(0|[1-9][0-9]*)"), "probs": re.compile(r"prob_(0|[1-9][0-9]*)")}
 
@@ -30,7 +31,7 @@ def scan(path: Path) -> pl.LazyFrame:
     suffix = path.suffix.lower()
     if suffix in (".parquet", ".pq"):
         return pl.scan_parquet(path, glob=False, hive_partitioning=False)
-    if suffix in (".csv", ".tsv"):
+    if suffix in TEXT:
         separator = "\t" if suffix == ".tsv" else ","
         return pl.scan_csv(path, glob=False, separator=separator, infer_schema_length=10_000)
     return pl.scan_ipc(path, glob=False, hive_partitioning=False)
@@ -57,7 +58,7 @@ def open_table(
         schema = dict(frame.collect_schema())
         columns = score_columns(schema)
         kind = kind_of(path.name, columns)
-        check_types(schema, columns, csv=path.suffix.lower() in (".csv", ".tsv"))
+        check_types(schema, columns, csv=path.suffix.lower() in TEXT)
         frame, width = typed(frame, schema, columns.get(kind, ()), kind)
         fields = parse_fields(given)
         rows, positions, seen = extent(frame, kind, ignore_index, class_count(fields), path)
@@ -74,6 +75,7 @@ def open_table(
         ignore_index=ignore_index,
         label_classes=classes,
         positions=positions,
+        seekable=path.suffix.lower() not in TEXT,
     )
     return Predictions(path.name, kind, classes, declaring.declare(fields, parsed, classes), train, rows, source)
 
@@ -163,7 +165,7 @@ def extent(
     import polars as pl
 
     if kind != "predicted":
-        if path.suffix.lower() in (".csv", ".tsv"):
+        if path.suffix.lower() in TEXT:
             return None, None, 0
         stored = int(frame.select(pl.len()).collect().item())
         if not stored:

@@ -16,7 +16,7 @@ from evenhand.files.edges import DENSE_CLASSES, EdgeCounter, Edges
 if TYPE_CHECKING:
     import polars as pl
 
-BATCH_BYTES = 1 << 24
+BATCH_BYTES = 1 << 25
 EDGE_BATCH = 1 << 18
 SAVE_AGAIN = "write the table again"
 
@@ -38,6 +38,7 @@ class TableSource:
     ignore_index: int | None
     label_classes: int
     positions: int | None
+    seekable: bool
     random_access: bool = False
 
     def span(self, start: int, stop: int) -> Block | None:  # noqa: ARG002
@@ -47,10 +48,10 @@ class TableSource:
     def blocks(self, rows: int) -> Iterator[Block]:
         """One pass in file order, at most `rows` rows each."""
         columns = [*self.scores, "target", *["predicted"] * self.predicted, *["row_id"] * self.row_id]
-        batch = max(rows, BATCH_BYTES // (8 * (self.width or 1)))
+        batch = max(rows, BATCH_BYTES // (4 * (self.width or 0) + 24))
         first = kept = 0
         with parsing(self.name, SAVE_AGAIN):
-            for frame in self.frame.select(columns).collect_batches(chunk_size=batch, maintain_order=True, lazy=True):
+            for frame in self._parts(self.frame.select(columns), batch):
                 for part in frame.iter_slices(rows):
                     block = self._block(part, first)
                     first += part.height
@@ -59,6 +60,14 @@ class TableSource:
                         yield block
         if kept == 0:
             raise no_rows(self.name, self.ignore_index)
+
+    def _parts(self, frame: pl.LazyFrame, batch: int) -> Iterator[pl.DataFrame]:
+        """Pieces in file order. Slices where seeking is cheap: a stream reads ahead and holds four times as much."""
+        if self.positions is None or not self.seekable:
+            yield from frame.collect_batches(chunk_size=batch, maintain_order=True, lazy=True)
+            return
+        for start in range(0, self.positions, batch):
+            yield frame.slice(start, batch).collect(engine="streaming")
 
     def _block(self, part: pl.DataFrame, first: int) -> Block:
         target = self._labels(part, "target", first, self.ignore_index)
