@@ -63,7 +63,7 @@ _HOME = {
     "tally_predictions": "scanning",
 }
 
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604  (every entry is a string)
+__all__ = [*_HOME, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -128,3 +128,7 @@ def _discard_stdout() -> None:
 def main() -> None:
     """Entry point of the ``evenhand`` command."""
     sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from evenhand.biases import BiasFit, explained_share, fit_biases
+from evenhand.biases import BiasFit, explained_share, fit_biases, soft_counts
 from evenhand.declared import Declared, Floats, Ints
 from evenhand.homogeneity import Homogeneity, noise_floor, stuart_maxwell
 from evenhand.orders import weighted_correlation
@@ -17,6 +17,7 @@ from evenhand.tally import Tally
 from evenhand.tilt import Likelihood, Part, Singles, TiltFit, centred_rows, maximise
 from evenhand.weight_vector import spearman
 
+HOPELESS = -500.0  # a true class this far below the maximum was masked, not scored
 ENOUGH_ROWS = 20  # below this not even a tilt of one can be told from none
 
 
@@ -161,9 +162,12 @@ class Evidence:
 
     @cached_property
     def usable_rows(self) -> Ints:
-        """Sample rows whose true class has a finite score: only those can be judged by likelihood."""
+        """Sample rows whose true class is not masked (-inf, -1e9): one such row would drown all others in likelihood."""
         sample = self.tally.sample
-        return np.flatnonzero(np.isfinite(sample.scores[np.arange(len(sample.target)), sample.target]))
+        if not len(sample.target):
+            return np.empty(0, np.int64)
+        gap = sample.scores[np.arange(len(sample.target)), sample.target] - sample.scores.max(axis=1)
+        return np.flatnonzero(gap > HOPELESS)
 
     @cached_property
     def z(self) -> Singles:
@@ -209,14 +213,64 @@ class Evidence:
         return self.fit.beta if self.fit is not None else self.beta_only[0]
 
     @cached_property
+    def around_fit(self) -> tuple[Part, ...]:
+        """Rows with the fitted tilt as their constant."""
+        tau = self.fit.tau if self.fit is not None else np.zeros(1)
+        return tuple(Part(p.rows, p.offset + p.directions @ tau, p.directions) for p in self.parts())
+
+    @cached_property
+    def scatter(self) -> tuple[float, Floats]:
+        """(variance, information (K,)) of the class biases that are left around the fitted tilt.
+
+        Trained models miss every class by a little: with ``g = n - s`` and information v, ``E[g^2] = v + v^2 variance``.
+        A tilt is measured against that scatter too, not only against the sampling of rows.
+        """
+        true = np.bincount(self.y, minlength=self.classes)
+        _, soft, v = soft_counts(
+            self.z, self.y, self.beta, self.around_fit, np.zeros(self.classes), threads=self.threads
+        )
+        spare = float(((true - soft) ** 2 - v).sum())
+        return max(0.0, spare / max(float((v**2).sum()), 1e-300)), v
+
+    def judged(self, fit: TiltFit, direction: Floats) -> tuple[float, float, float]:
+        """(estimate, low, high) of a fit along one direction, the scatter of class biases included."""
+        variance, v = self.scatter
+        weight = v / max(float(v.sum()), 1e-300)
+        d = direction - weight @ direction
+        model = variance * float(((v * d) ** 2).sum()) / max(float((v * d**2).sum()) ** 2, 1e-300)
+        low, high = fit.tau_interval[0]
+        extra = (1.96**2) * model
+        tau = float(fit.tau[0])
+        return tau, tau - float(np.sqrt((tau - low) ** 2 + extra)), tau + float(np.sqrt((high - tau) ** 2 + extra))
+
+    @cached_property
+    def tau_judged(self) -> tuple[float, float, float]:
+        """(tau, low, high) along the log prior, for judging; no fit: (0, -inf, inf)."""
+        if self.fit is None:
+            return 0.0, -np.inf, np.inf
+        return self.judged(self.fit, self.log_prior)
+
+    @cached_property
+    def fraction_judged(self) -> tuple[float, float, float]:
+        """(f, low, high) along the declared plan, for judging; no fit: (0, -inf, inf)."""
+        if self.plan_fit is None or self.plan is None:
+            return 0.0, -np.inf, np.inf
+        return self.judged(self.plan_fit, self.plan.direction)
+
+    @cached_property
+    def shift_gain(self) -> float:
+        """Log-likelihood that the known prior difference brings to the model as it is."""
+        if self.shift is None or not self.shift.present or not self.fitted:
+            return 0.0
+        bare = (Part(slice(None), np.zeros(self.classes), np.zeros((self.classes, 0))),)
+        return self.beta_only[1] - _fit_beta(Likelihood(self.z, self.y, bare, self.threads))[1]
+
+    @cached_property
     def biases(self) -> BiasFit | None:
         """Free class biases around the fitted tilt."""
         if not self.fitted:
             return None
-        tau = self.fit.tau if self.fit is not None else np.zeros(1)
-        parts = self.parts()
-        moved = tuple(Part(p.rows, p.offset + p.directions @ tau, p.directions) for p in parts)
-        return fit_biases(self.z, self.y, self.beta, moved, threads=self.threads)
+        return fit_biases(self.z, self.y, self.beta, self.around_fit, threads=self.threads)
 
     @cached_property
     def free_bias(self) -> Floats | None:
@@ -310,6 +364,11 @@ def declared_plan(declared: Declared, log_prior: Floats, weight: Floats) -> Plan
         parts["weight"] = -_log_or_neutral(w)
     if q is not None and len(q) == k:
         parts["sampler"] = -(_log_or_neutral(q) - log_prior)
+    if "sampler" in parts and declared.train_counts is None:
+        # Rates beside sampled counts always differ a little: only a clear relation to frequency is a plan.
+        d = parts["sampler"]
+        if abs(weighted_correlation(d, log_prior, weight)) < 0.6 or d.std() < 0.2:
+            del parts["sampler"]
     parts = {name: d - d.mean() for name, d in parts.items() if np.ptp(d) > 1e-6}
     if not parts:
         return None

@@ -65,9 +65,11 @@ def prior_shift(eval_counts: Ints, train_counts: Floats, *, draws: int = 60, see
          for _ in range(draws)]
     )  # fmt: skip
     z = float((distance - null.mean()) / max(float(null.std(ddof=1)), 1e-12))
-    present = z > 4 and distance > max(0.02, 1.1 * float(null.max()))
     expected = rows * (m + SMOOTHING) / (m + SMOOTHING).sum()
     trend = count_slope(n, np.log(expected))
+    # Few rows per class hide a smooth change from the distance, but not from the slope on log frequency.
+    bent = trend is not None and abs(trend.slope - 1) > max(0.1, 2.2 * (trend.interval[1] - trend.slope))
+    present = bent or (z > 4 and distance > max(0.02, 1.1 * float(null.max())))
     offset = _shrunken_log_ratio(n, expected, None if trend is None else trend.fitted) if present else np.zeros(len(n))
     return Shift(offset, present, distance, float(null.mean()), z, None if trend is None else trend.slope)
 

@@ -267,7 +267,8 @@ def tally_predictions(predictions: Predictions, *, progress: Callable[[int], Non
     step = int(np.clip(SPAN_CELLS // k, 64, SPAN_ROWS))
     edges = predictions.edges()
     if edges is not None:
-        parts: Iterator[Tally] = iter([tally_edges(*edges, classes=k)])
+        lead = first_labels(predictions)
+        parts: Iterator[Tally] = iter([dataclasses.replace(tally_edges(*edges, classes=k), lead=lead)])
     elif predictions.random_access and predictions.positions is not None:
         parts = _threaded(predictions, predictions.positions, step)
     else:
@@ -276,6 +277,16 @@ def tally_predictions(predictions: Predictions, *, progress: Callable[[int], Non
     if total is None or total.rows == 0:
         raise InputError("expected at least one row to audit, got none; check ignore_index and that the file has rows")
     return dataclasses.replace(total, declared=predictions.declared)
+
+
+def first_labels(predictions: Predictions) -> RowSample:
+    """Target and predicted label of the first rows, in order; the label stands where the scores would."""
+    limit = lead_size(predictions.classes)
+    for block in predictions.blocks(limit):
+        if block.predicted is not None:
+            label = block.predicted[:limit, None].astype(np.float32)
+            return RowSample(block.row_id[:limit], block.target[:limit], label)
+    return RowSample.empty(1)
 
 
 def _threaded(predictions: Predictions, rows: int, step: int) -> Iterator[Tally]:

@@ -150,7 +150,7 @@ class TiltFit:
     @property
     def standard_error(self) -> Floats:
         """(D,) standard errors of tau."""
-        return np.sqrt(np.diag(np.linalg.pinv(self.information))[1:])
+        return np.sqrt(np.diag(_covariance(self.information))[1:])
 
 
 def centred_rows(z: NDArray[np.floating]) -> Singles:
@@ -236,6 +236,12 @@ def maximise(likelihood: Likelihood, *, start: Floats | None = None, tolerance: 
     return _describe(likelihood, theta, value, at_origin, converged)
 
 
+def _covariance(information: Floats) -> Floats:
+    """Inverse information; a direction that the rows say nothing about gets a huge variance, not none."""
+    ridge = 1e-10 * max(float(np.trace(information)), 1e-6)
+    return np.asarray(np.linalg.inv(information + ridge * np.eye(len(information))))
+
+
 def _newton_step(gradient: Floats, information: Floats) -> Floats:
     ridge = 1e-9 * np.trace(information) * np.eye(len(gradient)) + 1e-12 * np.eye(len(gradient))
     step = np.linalg.solve(information + ridge, gradient)
@@ -274,7 +280,7 @@ def profile_interval(
     The quadratic approximation is exact enough beyond some hundred rows of a well-behaved model: it is tried first and
     corrected once when the drop is off by more than 5 %.
     """
-    covariance: Floats = np.linalg.pinv(value[2]).astype(np.float64)
+    covariance = _covariance(value[2])
     error = float(np.sqrt(max(covariance[index, index], 0.0)))
     if len(likelihood.y) >= 2_000:  # Wald and profile agree to a hundredth of the error: measured in the tests
         half = error * CHI2_95**0.5

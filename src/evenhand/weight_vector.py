@@ -89,12 +89,15 @@ class WeightVector:
     @cached_property
     def order(self) -> Order | None:
         """The named wrong order in which the weights fall with the counts, if they do not in class order."""
-        if self.spread < 0.05 or self.follows_a_rule or len(self.judged) < 4 or len(self.judged) < len(self.counts):
+        if self.spread < 0.05 or self.follows_a_rule or len(self.judged) < 4:
             return None
         best, best_score = None, 0.0
         for order in known_orders(self.counts, self.names):
-            rarity = order.apply(-np.log(self.counts))
-            score = spearman(self.log_weight, rarity)
+            moved = order.apply(self.counts)
+            both = self.judged[moved[self.judged] > 0]
+            if len(both) < 0.5 * len(self.counts):
+                continue
+            score = spearman(np.log(self.weight[both]), -np.log(moved[both]))
             if score > best_score:
                 best, best_score = order, score
         wanted = 0.98 if self.exact else 0.85

@@ -110,16 +110,18 @@ def _should_know(e: Evidence, chance: float) -> bool:
     diverse = float((p**2).sum()) < 0.5 and float((p**2).sum()) < 3 * float((q**2).sum()) + 0.05
     confidence = mean_confidence(e.tally)
     if confidence is None:
-        return diverse and e.hard_distance < 3 * e.noise + 0.02 and e.rows * chance > 20
-    return diverse and confidence > max(2.5 * e.accuracy, e.accuracy + 0.1, 2.0 * chance)
+        highest = e.accuracy + 2 * float(np.sqrt((e.accuracy + 1 / e.rows) / e.rows))
+        return diverse and e.hard_distance < 3 * e.noise + 0.02 and highest < max(0.03, 2 * chance)
+    # The scores claim to know more than chance, yet the best use of them is to ignore them (beta near zero).
+    return diverse and confidence > max(1.3 * chance, chance + 0.02) and e.fitted and abs(e.beta) < 0.3
 
 
 def best_lag(e: Evidence) -> int | None:
     """Row shift under which the first rows agree, if they agree clearly better than as given."""
     lead = e.tally.lead
-    if not e.scored or len(lead.target) < 50 or not np.all(np.diff(lead.row_id) == 1):
+    if len(lead.target) < 50 or not np.all(np.diff(lead.row_id) == 1):
         return None
-    predicted = lead.scores.argmax(axis=1)
+    predicted = lead.scores.argmax(axis=1) if e.scored else lead.scores[:, 0].astype(np.int64)
     here = float((predicted == lead.target).mean())
     best, best_rate = None, 0.0
     for lag in (-3, -2, -1, 1, 2, 3):
@@ -239,6 +241,11 @@ def _predicted_padding(e: Evidence) -> tuple[int, str, float] | None:
     m = int(e.tally.predicted[c])
     typical = float(np.median(e.tally.predicted[e.tally.true > 0]))
     if m < max(10, 0.02 * e.rows) or m < 3 * typical:
+        return None
+    # Argmax alone can answer a class twenty times too often: it must be expected, not only answered.
+    if e.tally.soft is not None and e.tally.soft[c] < max(20.0, 0.3 * m):
+        return None
+    if e.tally.soft is None and m < 150:
         return None
     rate = m / e.rows
     trained = e.prior_counts[c] / max(e.prior_counts.sum(), 1) if e.train_given else None

@@ -115,9 +115,10 @@ def _bound(z: NDArray[np.floating[Any]], logs: bool) -> tuple[float | None, str]
         return 0.5, "[0, 1]"
     if low >= -1.002 and high <= 1.002:
         return 1.0, "[-1, 1]"
-    # Any other bound must be seen to saturate: many values crowd at both ends, or at the upper one.
+    # Any other bound must be seen to saturate, and keep every class below one half: label smoothing bounds logits too.
     crowd = float((z.max(axis=1) > high - 0.01 * (high - low)).mean())
-    return ((high - low) / 2, f"[{low:.3g}, {high:.3g}]") if crowd > 0.2 and high - low < 12 else (None, "")
+    tight = np.exp(high - low) < z.shape[1] - 1
+    return ((high - low) / 2, f"[{low:.3g}, {high:.3g}]") if crowd > 0.2 and tight else (None, "")
 
 
 @cause("batch-softmax", "EH403", "Softmax over the batch axis", explains=(*TILT_CAUSES, "argmax-amplification",
@@ -127,11 +128,12 @@ def batch_softmax(e: Evidence) -> Verdict | None:
     if e.tally.kind == "predicted":
         return None
     lead = e.tally.lead.scores.astype(np.float64)
-    p = np.exp(np.minimum(lead, 50)) if e.tally.kind == "logits" else lead
+    as_given = e.tally.kind == "probs" or bool(lead.size and lead.min() >= 0 and lead.max() <= 1.001)
+    p = lead if as_given else np.exp(np.minimum(lead, 50))
     rows_off = float(np.abs(p.sum(axis=1) - 1).max()) if len(p) else 0.0
     if e.tally.kind == "probs":
         rows_off = e.tally.row_sum_error
-    if rows_off < 0.02 or (e.tally.kind == "logits" and lead.size and lead.max() > 1e-3):
+    if rows_off < 0.02 or (not as_given and lead.size and lead.max() > 1e-3):
         return None
     size = batch_of_unit_columns(p)
     columns = e.tally.column_sum
@@ -167,14 +169,16 @@ def batch_of_unit_columns(p: Floats) -> int | None:
                  "prior-shift", "masked-classes", "confused-pairs", "misordered-weights", "permuted-labels"))  # fmt: skip
 def collapsed(e: Evidence) -> Verdict | None:
     """Between rows the logits hardly vary, and what varies says nothing about the label."""
-    z = e.z.astype(np.float64)
+    z = np.maximum(e.z[: max(500, 500_000 // e.classes)].astype(np.float64), -60.0)
     z = z - z.mean(axis=1, keepdims=True)
-    between = float(np.sqrt(z.var(axis=0).mean()))
+    between = float(np.sqrt(np.median(z.var(axis=0))))
     spread = float(z.mean(axis=0).std())
-    gain = information_gain(e)
     top = float(np.sort(e.tally.decoded)[::-1][: max(1, e.classes // 100)].sum() / e.rows)
     still = between < 0.05 or between < 0.02 * spread
-    if gain is None or gain > 0.02 or not (still or (top > 0.98 and gain < 0.005 and between < 0.2 * max(spread, 1.0))):
+    if not (still or (top > 0.98 and between < 0.2 * max(spread, 1.0))):
+        return None
+    gain = information_gain(e)
+    if gain is None or gain > (0.02 if still else 0.005):
         return None
     sentence = (
         f"The logits hardly depend on the input (standard deviation between rows {between:.2g}); {percent(top)} of the "

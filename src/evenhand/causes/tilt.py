@@ -93,13 +93,14 @@ def double_correction(e: Evidence) -> Verdict | None:
     """Tau above one: weights on top of a sampler, weights squared, weights with a prior-correcting loss."""
     if e.fit is None:
         return None
-    tau, low, high = interval(e.fit)
+    tau, low, _ = e.tau_judged
     plan = effective_plan(e)
     both = plan is not None and plan.weight_tau > 0.3 and plan.sampler_tau > 0.3
     stronger_than_planned = (
-        plan is not None and e.plan_fit is not None and plan.tau > 0.2 and interval(e.plan_fit)[1] > 1.4 and low > 0.6
+        plan is not None and e.plan_fit is not None and plan.tau > 0.2 and e.fraction_judged[1] > 1.4 and low > 0.6
     )
-    beyond_one = low > DOUBLE or (both and plan is not None and low > max(plan.weight_tau, plan.sampler_tau) + 0.1)
+    as_planned = both and plan is not None and plan.tau > DOUBLE and e.fraction_judged[2] >= 0.7 and tau > 0.8
+    beyond_one = low > DOUBLE or as_planned
     if not (beyond_one or stronger_than_planned) or (e.share is not None and e.share <= 0.25):
         return None
     if both:
@@ -130,7 +131,7 @@ def inverted_weights(e: Evidence) -> Verdict | None:
     """Weights proportional to frequency, or applied the wrong way: tau clearly negative."""
     if e.fit is None:
         return None
-    tau, low, high = interval(e.fit)
+    tau, low, high = e.tau_judged
     plan = effective_plan(e)
     declared_inverted = plan is not None and plan.tau < -0.2 and plan.correlation < -0.5
     if not material(e, tau, low, high) or tau > 0:
@@ -138,8 +139,8 @@ def inverted_weights(e: Evidence) -> Verdict | None:
             declared_inverted
             and e.plan_fit is not None
             and high < 0
-            and interval(e.plan_fit)[1] > 0
-            and interval(e.plan_fit)[2] > FULL
+            and e.fraction_judged[1] > 0
+            and e.fraction_judged[2] > FULL
         )
         if not expressed:
             return None
@@ -177,7 +178,7 @@ def class_weights(e: Evidence) -> Verdict | None:
     """The tilt that the declared weights predict is there, about once; or a tilt that nobody declared."""
     if e.fit is None:
         return None
-    tau, low, high = interval(e.fit)
+    tau, low, high = e.tau_judged
     plan = effective_plan(e)
     if plan is None:
         return _undeclared(e, tau, low, high)
@@ -228,7 +229,7 @@ def expressed_in_full(e: Evidence, plan: Plan) -> bool:
     """The fraction expressed is surely above none, and not surely below `FULL`."""
     if e.plan_fit is None:
         return False
-    _, low, high = interval(e.plan_fit)
+    _, low, high = e.fraction_judged
     return low > 0.1 and high >= FULL and abs(float(e.plan_fit.tau[0])) * plan.spread > 0.05
 
 
@@ -238,7 +239,7 @@ def sampler(e: Evidence) -> Verdict | None:
     plan = effective_plan(e)
     if e.fit is None or plan is None or plan.sampler_direction is None or plan.weight_direction is not None:
         return None
-    if e.plan_fit is None or interval(e.plan_fit)[1] <= 0.1 or interval(e.plan_fit)[2] < 0.4:
+    if e.plan_fit is None or e.fraction_judged[1] <= 0.1 or e.fraction_judged[2] < 0.4:
         return None
     tau = float(e.fit.tau[0])
     sentence = (
@@ -264,7 +265,7 @@ def partial_weights(e: Evidence) -> Verdict | None:
     plan = effective_plan(e)
     if e.fit is None or plan is None or e.plan_fit is None or plan.weight_direction is None:
         return None
-    fraction, low, high = interval(e.plan_fit)
+    fraction, low, high = e.fraction_judged
     if high >= FULL or fraction < -0.2 or plan.spread < 0.1:
         return None
     batch = e.declared.batch_size
@@ -297,11 +298,11 @@ def prior_shift(e: Evidence) -> Verdict | None:
     shift = e.shift
     if shift is None or not shift.present or e.fit is None or e.soft_distance is None:
         return None
-    tau, low, high = interval(e.fit)
+    tau, low, high = e.tau_judged
     if abs(tau) > 0.35 and (low > SOUND or high < -SOUND):
         return None
-    # The offset must repair the counts: soft counts under the training prior miss the evaluation counts, beyond noise.
-    if e.soft_distance < 2 * e.soft_noise or e.soft_distance < 0.02:
+    # Knowing the difference must help the model beyond chance and by an amount that matters.
+    if e.shift_gain < 10 or e.shift_gain < 0.005 * len(e.y):
         return None
     sentence = (
         f"The evaluation data have other class frequencies than the training data (total variation "

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from evenhand.biases import fit_biases
 from evenhand.causes import remedies
 from evenhand.causes.registry import TILT_CAUSES, Verdict, cause, percent, some_names
-from evenhand.causes.tilt import FULL, described, interval, material, tilt_evidence
+from evenhand.causes.tilt import described, interval, tilt_evidence
 from evenhand.declared import Floats
 from evenhand.evidence import Evidence
 from evenhand.orders import Order, known_orders, weighted_correlation
 from evenhand.tilt import Likelihood, maximise
-from evenhand.weight_vector import WeightVector, quantile_residual
+from evenhand.weight_vector import WeightVector
 
 
 def vector(e: Evidence) -> WeightVector | None:
@@ -77,7 +76,8 @@ def _incomplete(e: Evidence, sentence: str, evidence: dict[str, object]) -> Verd
     )
 
 
-@cause("misordered-weights", "EH202", "The weights are in the wrong class order", explains=TILT_CAUSES)
+@cause("misordered-weights", "EH202", "The weights are in the wrong class order",
+       explains=(*TILT_CAUSES, "argmax-amplification"))  # fmt: skip
 def misordered_weights(e: Evidence) -> Verdict | None:
     """Weights in string-sorted, shifted, reversed, frequency-sorted or otherwise permuted order."""
     v = vector(e)
@@ -114,10 +114,6 @@ def _misordered_in_use(e: Evidence, v: WeightVector | None) -> Verdict | None:
     if not e.fitted or not e.imbalanced or e.biases is None or e.free_bias is None:
         return None
     direction = e.plan.direction if e.plan is not None else e.log_prior - e.log_prior.mean()
-    if e.plan_fit is not None and interval(e.plan_fit)[2] >= FULL and e.correlation(direction) > 0.5:
-        return None
-    if e.fit is not None and material(e, *interval(e.fit)) and (e.share or 0) > 0.6:
-        return None
     scale = float(np.sqrt(np.average(direction**2, weights=e.bias_weight + 1e-12)))
     bias_scale = float(np.sqrt(np.average(_centred(e.free_bias, e.bias_weight) ** 2, weights=e.bias_weight)))
     if scale < 0.2 or bias_scale < 0.4 * scale or bias_scale < 0.3:
@@ -134,25 +130,32 @@ def _centred(x: Floats, weight: Floats) -> Floats:
 
 def _best_order(e: Evidence, direction: Floats) -> tuple[Order, float] | None:
     """The named order along which the biases point, confirmed by a likelihood fit on the rows."""
-    assert_bias = e.free_bias
-    if assert_bias is None or e.biases is None:
+    bias = e.free_bias
+    if bias is None or e.biases is None:
         return None
-    straight = weighted_correlation(assert_bias, direction, e.bias_weight)
+    straight = weighted_correlation(bias, direction, e.bias_weight)
     scored = [
-        (weighted_correlation(assert_bias, order.apply(direction), e.bias_weight), i, order)
+        (weighted_correlation(bias, order.apply(direction), e.bias_weight), i, order)
         for i, order in enumerate(known_orders(e.prior_counts, e.declared.class_names))
     ]
-    if not scored:
-        return None
-    best, _, order = max(scored, key=lambda s: s[:2])
-    if best < 0.6 or best < straight + 0.25:
-        return None
-    fit = maximise(Likelihood(e.z, e.y, e.parts(order.apply(direction), prior_first=False), e.threads))
-    base = e.beta_only[1]
+    likely = sorted((s for s in scored if s[0] > max(0.5, straight + 0.02)), key=lambda s: (-s[0], s[1]))[:3]
+    base, right = e.beta_only[1], _gain_along(e, direction)[0]
     available = max(e.biases.log_likelihood - base - e.biases.freedom / 2, 1e-9)
-    if not 0.4 < float(fit.tau[0]) < 2.5 or (fit.log_likelihood - base) / available < 0.5:
+    found: tuple[float, Order, float] | None = None
+    for _, _, order in likely:
+        gain, fraction = _gain_along(e, order.apply(direction))
+        if 0.4 < fraction < 2.5 and (found is None or gain > found[0]):
+            found = (gain, order, fraction)
+    # The wrong order must explain the biases, and clearly better than the right one does.
+    if found is None or found[0] < 0.5 * available or found[0] - right < max(12.0, 0.1 * available):
         return None
-    return order, float(fit.tau[0])
+    return found[1], found[2]
+
+
+def _gain_along(e: Evidence, direction: Floats) -> tuple[float, float]:
+    """(log-likelihood gained over beta alone, fitted coefficient) along one direction."""
+    fit = maximise(Likelihood(e.z, e.y, e.parts(direction, prior_first=False), e.threads))
+    return fit.log_likelihood - e.beta_only[1], float(fit.tau[0])
 
 
 def _in_use(e: Evidence, order: Order, fraction: float, probability: float) -> Verdict:
@@ -207,7 +210,7 @@ def smoothing_with_weights(e: Evidence) -> Verdict | None:
     if len(good) < 2:
         return None
     ratio, limit = float(good.max() / good.min()), e.classes * (1 - smoothing) / smoothing + 1
-    if ratio <= limit or interval(e.plan_fit)[2] < 0.5:
+    if ratio <= limit or e.fraction_judged[2] < 0.5:
         return None
     top = np.flatnonzero(w >= ratio ** (-0.1) * good.max())
     share = float(e.tally.predicted[top].sum() / e.rows)

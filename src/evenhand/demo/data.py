@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 from evenhand.declared import InputError, Ints
 from evenhand.demo.cache import Arrays, cache_folder, keep, read_arrays
 
-BUILDER = 1
+BUILDER = 2
 CONTEXT = 8
 CLASSES = 500
 VOCABULARY = 4096
 MIN_ROWS = 20
 MIN_CLASSES = 20
+HELD_OUT_SHARE = (0.1, 0.6)
 SKIPPED_FOLDERS = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"})
 PAD, OTHER = 0, 1
 
@@ -129,7 +130,8 @@ def build(root: Path, *, classes: int = CLASSES, progress: Progress | None = Non
     Returns:
         context (N, 8) uint16, target (N,) uint16, file (N,) uint16, validation (N,) bool, class_names (K,) text,
         vocabulary () int64. Rows are in file order. K is smaller than ``classes`` where the library is small: a class
-        needs 20 rows, and at least one on each side of the split.
+        needs 20 rows, and between a tenth and six tenths of them in validation files: names that live in a few modules
+        cannot be judged on others.
 
     Raises:
         InputError: fewer than 20 classes can be formed, for instance because only byte code is installed.
@@ -142,10 +144,13 @@ def build(root: Path, *, classes: int = CLASSES, progress: Progress | None = Non
     in_validation = validation[file] if len(paths) else np.zeros(len(file), bool)
     total = np.bincount(flat, minlength=len(texts))
     held_out = np.bincount(flat[in_validation], minlength=len(texts))
+    low, high = HELD_OUT_SHARE
     eligible = [
         number
         for number in np.argsort(-total, kind="stable")
-        if texts[number].isidentifier() and total[number] >= MIN_ROWS and 0 < held_out[number] < total[number]
+        if texts[number].isidentifier()
+        and total[number] >= MIN_ROWS
+        and low <= held_out[number] / total[number] <= high
     ]
     chosen = sorted((texts[number], int(number)) for number in eligible[:classes])
     if len(chosen) < MIN_CLASSES:
@@ -223,11 +228,22 @@ def load(*, fresh: bool = False, progress: Progress | None = None) -> tuple[Arra
     return arrays, keep(folder, name, arrays)
 
 
+def rank_in_class(target: Ints) -> Ints:
+    """0 for the first row of its class, 1 for the second, and so on."""
+    order = np.argsort(target, kind="stable")
+    start = np.concatenate([[0], np.cumsum(np.bincount(target))])
+    rank = np.empty(len(target), dtype=np.int64)
+    rank[order] = np.arange(len(target)) - start[target[order]]
+    return rank
+
+
 def draw(arrays: Arrays, *, rows: int, validation_rows: int, seed: int) -> NextNames:
     """Draw training and validation rows without replacement from their files.
 
-    One training row of every class comes first, so that no class is unknown to the model; the rest is chance, so
-    counts follow the library's. Fewer rows than asked for come where the library holds fewer.
+    One training row of every class comes first, so that no class is unknown to the model; the rest is chance. The
+    validation rows are drawn from the validation files with the class frequencies of the training files: files differ
+    in the names they use, and a shifted prior is a fault of its own (``prior-shift``), not a part of the others.
+    Fewer rows than asked for come where the library holds fewer.
 
     Raises:
         InputError: fewer training rows than classes, or no validation rows, are asked for.
@@ -246,8 +262,13 @@ def draw(arrays: Arrays, *, rows: int, validation_rows: int, seed: int) -> NextN
     )
     rng = np.random.default_rng([seed, BUILDER])
     train = rng.permutation(np.flatnonzero(~arrays["validation"]))
-    validation = rng.permutation(np.flatnonzero(arrays["validation"]))[:validation_rows]
+    held_out = rng.permutation(np.flatnonzero(arrays["validation"]))
+    prior = np.bincount(everything.target[train], minlength=len(names))
+    wanted = rng.multinomial(min(validation_rows, len(held_out)), prior / prior.sum())
+    validation = np.sort(held_out[rank_in_class(everything.target[held_out]) < wanted[everything.target[held_out]]])
     first = np.unique(everything.target[train], return_index=True)[1]
     rest = np.delete(np.arange(len(train)), first)
     chosen = rng.permutation(train[np.concatenate([first, rest])[:rows]])
-    return NextNames(names, int(arrays["vocabulary"]), everything.take(chosen), everything.take(validation))
+    return NextNames(
+        names, int(arrays["vocabulary"]), everything.take(chosen), everything.take(rng.permutation(validation))
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -194,3 +194,46 @@ def array_source(
     if kept == 0:
         raise InputError(f"every target equals ignore_index {ignore_index}, so no rows are left; check ignore_index")
     return ArraySource(scores, predicted, target, row_id, ignore_index, bfloat16), highest + 1, kept
+
+
+@dataclass(frozen=True)
+class ShiftedSource:
+    """Another source whose row ids begin at `offset`: one part of a larger set of rows."""
+
+    inner: Source
+    offset: int
+
+    @property
+    def random_access(self) -> bool:
+        """As the source within."""
+        return self.inner.random_access
+
+    @property
+    def positions(self) -> int | None:
+        """As the source within; positions are those of the part."""
+        return self.inner.positions
+
+    def blocks(self, rows: int) -> Iterator[Block]:
+        """One pass."""
+        return (replace(block, row_id=block.row_id + self.offset) for block in self.inner.blocks(rows))
+
+    def span(self, start: int, stop: int) -> Block | None:
+        """The rows at positions start to stop - 1 of the part."""
+        block = self.inner.span(start, stop)
+        return None if block is None else replace(block, row_id=block.row_id + self.offset)
+
+    def edges(self, classes: int) -> Edges | None:
+        """As the source within: pairs have no ids."""
+        return self.inner.edges(classes)
+
+
+def shifted(predictions: Predictions, offset: int) -> Predictions:
+    """The same predictions with `offset` added to every row id.
+
+    Example:
+        >>> from evenhand.files import from_arrays
+        >>> part = shifted(from_arrays(predicted=[0, 1], target=[1, 1]), 100)
+        >>> part.span(0, 2).row_id
+        array([100, 101])
+    """
+    return replace(predictions, source=ShiftedSource(predictions.source, offset)) if offset else predictions
