@@ -1,0 +1,239 @@
+"""Sentences shared by every face of the report: HTML, terminal and Markdown say the same."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from evenhand.report.formats import fixed, interval, number, plain, shortened, times
+
+if TYPE_CHECKING:
+    from evenhand.auditing import Audit, Finding
+
+DOCS: Final = "https://github.com/evenhand/evenhand/blob/main/docs/causes/{}.md"
+METRICS: Final = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "count_distance": "count distance",
+    "total_variation": "count distance",
+    "nll": "log loss",
+    "ece": "calibration error",
+    "worst_group": "worst group accuracy",
+    "g_mean": "geometric mean of recalls",
+}
+LOWER_IS_BETTER: Final = frozenset({"count_distance", "total_variation", "nll", "ece"})
+SEVERITY: Final = {"fault": "Fault", "warning": "Warning", "note": "Note", "sound": "Sound"}
+FRAMEWORKS: Final = {
+    "pytorch": "PyTorch",
+    "keras": "Keras",
+    "huggingface": "Hugging Face",
+    "lightning": "Lightning",
+    "scikit-learn": "scikit-learn",
+}
+
+
+def severity_of(finding: Finding) -> str:
+    """The severity to show: a healthy model is neither fault nor note."""
+    return "sound" if finding.cause == "healthy" else finding.severity
+
+
+def headline(finding: Finding) -> tuple[str, str]:
+    """The sentence of a finding without, and then only, the figures it ends with in brackets.
+
+    >>> from evenhand.auditing import Finding
+    >>> said = "The weights worked (tau 0.92 (0.90 to 0.94); 96% of it)."
+    >>> headline(Finding("class-weights", "EH301", "", "warning", 1.0, said, {}, ""))
+    ('The weights worked.', 'tau 0.92 (0.90 to 0.94); 96% of it')
+    """
+    sentence = plain(finding.sentence)
+    depth = 0
+    if not sentence.endswith(")."):
+        return sentence, ""
+    for at in range(len(sentence) - 2, 0, -1):
+        depth += {")": 1, "(": -1}.get(sentence[at], 0)
+        if depth == 0:
+            figures = any(character.isdigit() for character in sentence[at:])
+            return (f"{sentence[:at].rstrip()}.", sentence[at + 1 : -2]) if figures else (sentence, "")
+    return sentence, ""
+
+
+def facts(audit: Audit) -> list[str]:
+    """What was audited: rows, classes, what the file held, where the class prior comes from."""
+    told = [f"{audit.rows:,} rows", f"{audit.classes:,} classes"]
+    told.append({"logits": "logits", "probs": "probabilities", "predicted": "predicted labels only"}[audit.kind])
+    given = audit.declared.train_counts is not None
+    told.append("training counts given" if given else "no training counts: evaluation counts stand in")
+    return told
+
+
+def tilt_line(audit: Audit, finding: Finding | None = None) -> str | None:
+    """tau with its interval, what was planned and the share of the class bias it explains; None for labels only.
+
+    Figures that the sentence of ``finding`` has already said are not said again.
+    """
+    tilt = audit.tilt
+    if tilt is None or tilt.get("tau") is None:
+        return None
+    said = "" if finding is None else finding.sentence
+    parts = []
+    if f"tau {fixed(tilt['tau'])}" not in said:
+        parts.append(f"tau {fixed(tilt['tau'])} {interval(tilt.get('tau_interval'), 2)}".rstrip())
+    declared = tilt.get("declared") or {}
+    if declared.get("expected_tau") is not None and "predict" not in said:
+        parts.append(f"your settings predict {fixed(declared['expected_tau'])}")
+    if declared.get("tau") is not None:
+        how = f"{fixed(declared['tau'])} {interval(declared.get('tau_interval'), 2)}".rstrip()
+        parts.append(f"{how} of what they ask for is expressed")
+    share = tilt.get("share")
+    if share is not None and math.isfinite(share) and tilt_matters(audit) and "explains" not in said:
+        parts.append(f"this alone explains {min(max(share, 0), 1):.0%} of the class bias")
+    parts.append(f"beta {fixed(tilt.get('beta'))} {interval(tilt.get('beta_interval'), 2)}".rstrip())
+    if tilt.get("rows_used"):
+        parts.append(f"fitted on {tilt['rows_used']:,} rows")
+    return "; ".join(parts)
+
+
+def tilt_matters(audit: Audit) -> bool:
+    """Whether tau is beyond what soundly trained networks show (about 0.25)."""
+    return audit.tilt is not None and abs(audit.tilt.get("tau") or 0.0) > 0.25
+
+
+def pattern_line(audit: Audit) -> str:
+    """How predicted counts follow true counts, and what that does to the rarest tenth of the classes."""
+    pattern = audit.pattern
+    slope = pattern.get("slope")
+    shown = f" (slope {fixed(slope, sign=True)})" if slope is not None and math.isfinite(slope) else ""
+    name = plain(pattern.get("name") or "of no clear pattern")
+    known = audit.true if audit.declared.train_counts is None else audit.declared.train_counts
+    rarest = np.argsort(np.asarray(known), kind="stable")[: max(1, audit.classes // 10)]
+    true, predicted = float(audit.true[rarest].sum()), float(audit.predicted[rarest].sum())
+    said = f"Predicted counts are {name}{shown}"
+    who = "the rarest class comes" if len(rarest) == 1 else f"the {len(rarest):,} rarest classes come"
+    if not true:
+        return f"{said}; {who.rsplit(' ', 1)[0]} do not occur among these rows, {predicted:,.0f} predictions name them."
+    ratio = predicted / true
+    often = "about as often as they should" if 0.9 <= ratio <= 1.1 else times(ratio)
+    return f"{said}: {who} out {often.replace('they', 'it') if len(rarest) == 1 else often}."
+
+
+def proof(audit: Audit, finding: Finding, *, limit: int = 4) -> list[str]:
+    """The numbers behind a finding: those of its sentence, then the tilt where it is the evidence.
+
+    A finding of another kind that says no number in brackets shows the first figures of its evidence.
+    """
+    aside = headline(finding)[1]
+    lines = [aside] if aside else []
+    if "tau" in finding.evidence and (line := tilt_line(audit, finding)) is not None:
+        lines.append(line)
+    if not lines and finding.evidence:
+        lines.append("; ".join(f"{key} {value}" for key, value in evidence_rows(finding.evidence)[:limit]))
+    return lines
+
+
+def evidence_rows(evidence: dict[str, Any]) -> list[tuple[str, str]]:
+    """Evidence as label and text; an interval is put beside its number, nested tables are flattened."""
+    rows: list[tuple[str, str]] = []
+    for key, value in evidence.items():
+        if key.endswith("_interval") and key.removesuffix("_interval") in evidence:
+            continue
+        label = plain(key).replace("_", " ")
+        if isinstance(value, dict):
+            rows += [(f"{label}: {inner}", text) for inner, text in evidence_rows(value)]
+            continue
+        text = _evidence_text(value)
+        beside = evidence.get(f"{key}_interval")
+        if isinstance(beside, (list, tuple)):
+            text = f"{text} {interval(beside)}".rstrip()
+        rows.append((label, text))
+    return rows
+
+
+def _evidence_text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {text}" for key, text in evidence_rows(value))
+    if isinstance(value, (list, tuple, np.ndarray)):
+        shown = ", ".join(_evidence_text(item) for item in value[:8])
+        return shown if len(value) <= 8 else f"{shown}, … ({len(value):,} in all)"
+    return number(value)
+
+
+def metric_name(key: str) -> str:
+    """The words for a metric's key."""
+    return METRICS.get(key, plain(key).replace("_", " "))
+
+
+def why(audit: Audit) -> str:
+    """Why the correction is recommended or not, as a sentence."""
+    text = plain(audit.fix.get("why") or "")
+    return "" if not text else text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+
+
+def fix_heading(audit: Audit) -> str:
+    """What to do without retraining, in one line."""
+    if not audit.fix.get("recommended"):
+        return "Without retraining: no correction recommended"
+    if audit.tilt is not None and audit.fix.get("goal") == "accuracy" and tilt_matters(audit):
+        return f"Without retraining: add {fixed(audit.tilt['tau'])} * log prior to the logits"
+    return "Without retraining: add one offset per class to the logits"
+
+
+def fix_rows(audit: Audit) -> list[dict[str, str]]:
+    """Before and after of the fix: metric, before, after, interval of after, better or worse or no clear change."""
+    before, after = audit.fix.get("before") or {}, audit.fix.get("after") or {}
+    spans = audit.fix.get("after_interval") or {}
+    rows = []
+    for key, old in before.items():
+        new = after.get(key)
+        if isinstance(old, dict) or isinstance(new, dict) or new is None or old is None:
+            continue
+        gain = (new - old) * (-1 if key in LOWER_IS_BETTER else 1)
+        span = spans.get(key)
+        unclear = span is not None and len(span) == 2 and span[0] <= old <= span[1]
+        change = "no clear change" if unclear or gain == 0 else "better" if gain > 0 else "worse"
+        rows.append(
+            {
+                "metric": metric_name(key),
+                "before": number(old),
+                "after": number(new),
+                "interval": interval(span),
+                "change": change,
+            }
+        )
+    return rows
+
+
+def fix_command(audit: Audit) -> str | None:
+    """The command that writes the offsets, when there are logits or probabilities to fit them on."""
+    if audit.kind == "predicted" or not audit.fix.get("before"):
+        return None
+    goal = str(audit.fix.get("goal") or "accuracy").replace("_", "-")
+    return f"evenhand fix {shlex.quote(plain(audit.name))} --goal {shlex.quote(plain(goal))} -o fix.json"
+
+
+def group_rows(audit: Audit) -> list[dict[str, Any]]:
+    """Head, medium and tail with their share of rows, predictions and expected predictions."""
+    rows = []
+    for name, group in (audit.metrics.get("groups") or {}).items():
+        true, predicted = float(group.get("rows") or 0), float(group.get("predicted") or 0)
+        rows.append(
+            {
+                "name": name,
+                "classes": group.get("classes"),
+                "rows": group.get("rows"),
+                "predicted": group.get("predicted"),
+                "expected": group.get("expected"),
+                "accuracy": group.get("accuracy"),
+                "ratio": predicted / true if true else None,
+            }
+        )
+    return rows
+
+
+def class_label(audit: Audit, k: int) -> str:
+    """A class as shown in text: its name, or ``class 17`` when it has none."""
+    name = plain(audit.table["name"][k])
+    return f"class {k}" if not name or name == str(k) else shortened(name)
