@@ -62,6 +62,11 @@ class Commands(click.Group):
         except BrokenPipeError:
             _discard_stdout()
             ctx.exit(PIPE_CLOSED)
+        except SystemExit as ended:
+            # rich answers a closed pipe with exit code 1, which here means that a rule is met.
+            if isinstance(ended.__context__, BrokenPipeError):
+                ctx.exit(PIPE_CLOSED)
+            raise
         return result
 
 

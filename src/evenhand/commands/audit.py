@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from evenhand.commands.inputs import FILE, added_tallies, are_tallies, input_options, progress_bar, single
+
 if TYPE_CHECKING:
     from evenhand.auditing import Audit
-    from evenhand.files import Predictions
 
-FILE = click.Path(path_type=Path)
 GOALS = ("accuracy", "balanced-accuracy", "counts")
-PROGRESS_CELLS = 50_000_000
 
 EPILOG = """
 \b
@@ -35,20 +32,10 @@ tallies written by `evenhand tally`. Exit codes: 0 done, 1 a --fail-on rule is m
 
 @click.command(epilog=EPILOG)
 @click.argument("predictions", nargs=-1, type=FILE)
-@click.option("--logits", type=FILE, metavar="Z.npy", help="Logits (N, K), memory-mapped.")
-@click.option("--probs", type=FILE, metavar="P.npy", help="Probabilities (N, K), memory-mapped.")
-@click.option("--predicted", type=FILE, metavar="C.npy", help="Predicted classes (N,).")
-@click.option("--target", type=FILE, metavar="Y.npy", help="True classes (N,).")
+@input_options
 @click.option(
     "--train", type=FILE, metavar="FILE", help="Predictions on training rows, to find overfitted rare classes."
 )
-@click.option("--train-counts", type=FILE, metavar="FILE", help="Training rows per class, in class order.")
-@click.option("--class-weight", type=FILE, metavar="FILE", help="The weights the loss was given, in class order.")
-@click.option(
-    "--sampler", metavar="balanced|sqrt|FILE", help="How training rows were drawn: a rule or rates per class."
-)
-@click.option("--class-names", type=FILE, metavar="FILE", help="One name per class, in class order.")
-@click.option("--ignore-index", type=int, metavar="INT", help="Leave out rows with this target.")
 @click.option("--goal", type=click.Choice(GOALS), default="accuracy", show_default=True, help="What the fix is for.")
 @click.option("--html", type=FILE, metavar="FILE", help="Write the report as one HTML page.")
 @click.option(
@@ -116,36 +103,15 @@ def check_outputs(outputs: dict[str, Path], inputs: list[Path]) -> None:
 
 def audit_inputs(paths: tuple[Path, ...], given: dict[str, Any], goal: str) -> Audit:
     """Open what was named and audit it, with a progress bar where the wait is long and someone watches."""
-    from evenhand.auditing import audit_predictions
+    from evenhand.auditing import audit_predictions, audit_tally
     from evenhand.files import open_predictions
 
+    if are_tallies(paths):
+        name = paths[0].name if len(paths) == 1 else f"{len(paths)} tallies"
+        return audit_tally(added_tallies(paths, given), name=name, goal=goal)
     opened = open_predictions(single(paths, given), **given)
     with progress_bar(opened) as progress:
         return audit_predictions(opened, goal=goal, progress=progress)
-
-
-def single(paths: tuple[Path, ...], given: dict[str, Any]) -> Path | None:
-    """The one file of predictions, or None when the arrays are given one per file."""
-    if len(paths) > 1:
-        raise click.UsageError("Several inputs can only be added when all are tallies written by `evenhand tally`.")
-    if not paths and all(given[key] is None for key in ("logits", "probs", "predicted")):
-        raise click.UsageError("Name a file of predictions, or pass --logits Z.npy --target Y.npy.")
-    return paths[0] if paths else None
-
-
-@contextlib.contextmanager
-def progress_bar(predictions: Predictions) -> Iterator[Callable[[int], None] | None]:
-    """A function to tell the rows done, drawn on stderr; None for short inputs and where no terminal is watching."""
-    rows = predictions.rows or predictions.positions
-    if not sys.stderr.isatty() or (rows is not None and rows * predictions.classes < PROGRESS_CELLS):
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Reading predictions", total=rows)
-        yield lambda done: bar.advance(task, done)
 
 
 def write_outputs(audit: Audit, outputs: dict[str, Path]) -> None:
