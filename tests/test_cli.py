@@ -344,3 +344,11 @@ def test_tallies_that_cannot_be_added(val: Path, tmp_path: Path, capsys: pytest.
     ):
         assert cli.run(["audit", *arguments]) == 2
         assert expected in capsys.readouterr().err
+
+
+def test_names_from_a_file_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "p.npz", **{"\x1b[2J\nlogits ok": np.zeros(3)})
+    assert cli.run(["audit", str(tmp_path / "p.npz")]) == 2
+    error = capsys.readouterr().err
+    assert "\x1b" not in error
+    assert error.count("\n") == 1

@@ -104,7 +104,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(sentence: str, code: int) -> int:
-    click.echo(f"evenhand: {sentence}", err=True)
+    """Say it on one line; file, column and class names are a stranger's text and may hold terminal commands."""
+    printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in sentence)
+    click.echo(f"evenhand: {printable}", err=True)
     return code
 
 

@@ -39,7 +39,7 @@ def at_least_two(classes: int) -> int:
 
 def kind_of(name: str, columns: Mapping[str, Any]) -> Kind:
     """Which of logits, probs, predicted the input holds, in this order; refuses input without target or any of them."""
-    found = ", ".join(sorted(columns)[:12]) or "nothing"
+    found = ", ".join(" ".join(column.split())[:40] for column in sorted(columns)[:12]) or "nothing"
     if "target" not in columns:
         raise InputError(
             f"{name} must hold target, the true classes, but holds {found}; save the labels under that name"
