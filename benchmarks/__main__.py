@@ -13,7 +13,7 @@ HELPERS = ("__init__", "__main__", "realdata")
 class Benchmarks(click.Group):
     """Loads a benchmark's module only when it is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in HELPERS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

@@ -6,6 +6,7 @@ group (the same text, the same template, neighbouring sentences) lie wholly in o
 
 from __future__ import annotations
 
+import itertools
 import re
 import zlib
 from collections.abc import Callable, Iterable
@@ -46,8 +47,8 @@ class Part:
 
 @dataclass(frozen=True)
 class RealSet:
-    """A data set ready for training; `left_out` counts (classes, rows) that were too rare, `shifted` whether the
-    evaluation prior differs from the training prior by design."""
+    """A data set ready for training; `left_out` counts (classes, rows) that were too rare, `shifted` tells whether
+    the evaluation prior differs from the training prior by design, `epochs` how long a sound network is trained."""
 
     name: str
     train: Part
@@ -55,6 +56,7 @@ class RealSet:
     class_names: tuple[str, ...]
     left_out: tuple[int, int]
     shifted: bool = False
+    epochs: int = 8
 
     @property
     def classes(self) -> int:
@@ -69,7 +71,7 @@ def character_grams(text: str, sizes: Iterable[int] = (1, 2, 3, 4)) -> list[str]
 def word_grams(text: str) -> list[str]:
     """Words, pairs of words, and the first five letters of each word."""
     words = re.findall(r"[^\W_]+", text.lower())
-    return [*words, *map("_".join, zip(words, words[1:], strict=False)), *(f"{word[:5]}-" for word in words)]
+    return [*words, *map("_".join, itertools.pairwise(words)), *(f"{word[:5]}-" for word in words)]
 
 
 def hashed(texts: list[str], grams: Callable[[str], list[str]]) -> Features:
@@ -87,7 +89,7 @@ def standardised(features: NDArray[np.float64]) -> Features:
     return ((features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)).astype(np.float32)
 
 
-def assemble(name: str, features: Features, labels: list[str], groups: list[str], *, seed: int, shifted: bool = False,
+def assemble(name: str, features: Features, labels: list[str], groups: list[str], *, seed: int, shifted: bool = False, epochs: int = 8,
              test: NDArray[np.bool_] | None = None) -> RealSet:  # fmt: skip
     """Drop rare classes, number the rest in sorted order, split by group unless `test` marks the test rows.
 
@@ -105,7 +107,7 @@ def assemble(name: str, features: Features, labels: list[str], groups: list[str]
     features, test = features[rows], test[rows]
     left_out = (len(listed) - len(kept), int((~rows).sum()))
     parts = [Part(features[which], numbers[which].astype(np.int64)) for which in (~test, test)]
-    return RealSet(name, parts[0], parts[1], tuple(kept.tolist()), left_out, shifted)
+    return RealSet(name, parts[0], parts[1], tuple(kept.tolist()), left_out, shifted, epochs)
 
 
 def read(folder: Path, name: str) -> pl.DataFrame:
@@ -119,7 +121,7 @@ def thinned(frame: pl.DataFrame, rows: int, seed: int) -> pl.DataFrame:
 def names18(folder: Path, seed: int) -> RealSet:
     frame = read(folder, "names18").unique(maintain_order=True)
     texts = frame["text"].to_list()
-    return assemble("names18", hashed(texts, character_grams), frame["label"].to_list(), texts, seed=seed)
+    return assemble("names18", hashed(texts, character_grams), frame["label"].to_list(), texts, seed=seed, epochs=5)
 
 
 def ua_device(folder: Path, seed: int) -> RealSet:
@@ -142,7 +144,7 @@ def avonet(folder: Path, seed: int) -> RealSet:
     measures = np.log(np.maximum(frame.select(MEASURES).to_numpy().astype(float), 1e-2))
     ratios = measures - measures[:, -1:] / 3
     features = standardised(np.column_stack([measures, ratios[:, :-1], measures[:, -1] ** 2]))
-    return assemble("avonet", features, frame["label"].to_list(), frame["species"].to_list(), seed=seed)
+    return assemble("avonet", features, frame["label"].to_list(), frame["species"].to_list(), seed=seed, epochs=40)
 
 
 def kanjivg_radical(folder: Path, seed: int) -> RealSet:
@@ -155,7 +157,9 @@ def kanjivg_radical(folder: Path, seed: int) -> RealSet:
         first, last = strokes[:10], strokes[10:][-5:]
         drawn[row, : len(first)], drawn[row, 10 : 10 + len(last)] = first, last
     features = 2 * drawn.reshape(len(frame), -1).astype(np.float32)
-    return assemble("kanjivg_radical", features, frame["label"].to_list(), frame["char"].to_list(), seed=seed)
+    return assemble(
+        "kanjivg_radical", features, frame["label"].to_list(), frame["char"].to_list(), seed=seed, epochs=14
+    )
 
 
 def clinc150_lt(folder: Path, seed: int, factor: float = 50.0) -> RealSet:

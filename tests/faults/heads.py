@@ -66,7 +66,8 @@ def cosine_head_without_scale(world: World) -> Plan:
 def tanh_head_with_weights(world: World) -> Plan:
     weight = balanced(world)
     gain = world.rng("gain").uniform(0.2, 0.8)
-    tilted = centred(world) + np.log(weight) - np.log(weight).mean()
+    tilted = world.tilted(np.log(weight))
+    tilted -= tilted.mean(axis=1, keepdims=True)
     return spoiled(world, np.tanh(gain * tilted), "bounded-logits", weight=weight)
 
 
@@ -87,7 +88,7 @@ def probabilities_saved_as_logits(world: World) -> Plan:
 @variant("double-softmax", declared=("all", "weights"), kinds=("logits",))
 def softmax_layer_with_weights(world: World) -> Plan:
     weight = balanced(world)
-    return spoiled(world, softmax(2 * (world.logits + np.log(weight))), "double-softmax", weight=weight)
+    return spoiled(world, softmax(2 * world.tilted(np.log(weight))), "double-softmax", weight=weight)
 
 
 # -- batch-softmax -------------------------------------------------------------------------------------------------

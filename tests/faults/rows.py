@@ -7,7 +7,7 @@ from scipy.special import gammaln, kl_div
 
 from .cases import Plan, causes, given, variant
 from .tilts import frequency_order, name_order, names, reversed_order, shift_order, string_order
-from .worlds import EFFECT_ROWS, Floats, Ints, World, log_softmax, posterior_logits, softmax
+from .worlds import EFFECT_ROWS, Floats, Ints, World, difference, log_softmax, posterior_logits, softmax
 
 EVERY = ("all", "nothing")
 
@@ -18,7 +18,7 @@ def information(world: World) -> float:
         predicted = world.logits.argmax(axis=1)
         hits, chance = (predicted == world.target).mean(), world.prior[predicted].mean()
         return float(kl_div(hits, chance) + kl_div(1 - hits, 1 - chance))
-    logs = log_softmax(world.logits[:EFFECT_ROWS])
+    logs = log_softmax(world.truth[:EFFECT_ROWS])
     p = np.exp(logs)
     return float((p * (logs - np.log(p.mean(axis=0)))).sum(axis=1).mean())
 
@@ -37,6 +37,11 @@ def permuted(world: World, order: Ints, *extra: str, choices: float = 0.0, why: 
     return Plan(
         world.logits, plan_given, causes("permuted-labels", *extra), why, effect=moved, nats=nats, target=target
     )
+
+
+def arbitrary(world: World) -> float:
+    """Nats that an oracle must spend to find one order among all orders of the classes that occur."""
+    return float(gammaln(len(np.unique(world.target)) + 1))
 
 
 def either_way(world: World, order: Ints) -> Ints:
@@ -60,7 +65,8 @@ def labels_reversed(world: World) -> Plan:
 
 @variant("permuted-labels", declared=EVERY, classes=(5, 100_000))
 def labels_in_frequency_order(world: World) -> Plan:
-    return permuted(world, either_way(world, frequency_order(world)))
+    """Nothing says how frequent the model's own classes were, so this order must be found like an arbitrary one."""
+    return permuted(world, either_way(world, frequency_order(world)), choices=arbitrary(world))
 
 
 @variant("permuted-labels", declared=("all",), classes=(10, 100_000))
@@ -72,8 +78,7 @@ def labels_in_name_order(world: World) -> Plan:
 @variant("permuted-labels", declared=EVERY, kinds=("logits", "predicted"), classes=(5, 1000))
 def labels_in_random_order(world: World) -> Plan:
     order = world.rng("order").permutation(world.setting.classes)
-    seen = len(np.unique(world.target))
-    return permuted(world, order, choices=float(gammaln(seen + 1)))
+    return permuted(world, order, choices=arbitrary(world))
 
 
 @variant("permuted-labels", declared=EVERY, classes=(10, 1000), skills=(0.3, 0.9))
@@ -245,7 +250,9 @@ def padding_weighted(world: World) -> Plan:
 
 
 def confused(world: World, pairs: int, rate: float) -> Plan:
-    """A share of the training rows of class a was labelled b, so the model moves that share of a's probability to b."""
+    """A share of the training rows of class a was labelled b, so the model moves that share of a's probability to b.
+
+    Each pair out of K^2 costs an oracle 2 log K nats."""
     ranks = np.argsort(-world.counts)[: max(2 * pairs, min(world.setting.classes, 12))]
     chosen = world.rng("pairs").permutation(ranks)[: 2 * pairs]
     p = softmax(world.logits)
@@ -255,7 +262,9 @@ def confused(world: World, pairs: int, rate: float) -> Plan:
         p[:, source] -= moved
     with np.errstate(divide="ignore"):
         scores = np.log(p)
-    return Plan(scores, given(world), causes("confused-pairs"), references=(world.logits,))
+    effect, evidence = difference(world.logits, scores)
+    nats = world.setting.rows * evidence - 2 * pairs * float(np.log(world.setting.classes))
+    return Plan(scores, given(world), causes("confused-pairs"), effect=effect, nats=nats)
 
 
 @variant("confused-pairs", declared=EVERY, kinds=("logits", "probs"), classes=(10, 100_000), skills=(0.5, 0.9))

@@ -64,7 +64,7 @@ def mild_custom_weights(world: World) -> Plan:
     """Costs that have nothing to do with the counts, used and declared as they are."""
     weight = world.rng("custom").uniform(1, 2, world.setting.classes)
     why = "the weights do act, mildly and as asked"
-    return fine(world, world.logits + np.log(weight), "class-weights", why=why, weight=weight)
+    return fine(world, world.tilted(np.log(weight)), "class-weights", why=why, weight=weight)
 
 
 @variant("sound", declared=("all", "weights"), kinds=kinds(), classes=(10, 100_000))
@@ -72,7 +72,7 @@ def a_few_important_classes(world: World) -> Plan:
     weight = np.ones(world.setting.classes)
     weight[world.rng("custom").permutation(world.setting.classes)[: max(1, world.setting.classes // 20)]] = 3.0
     why = "the weights do act, mildly and as asked"
-    return fine(world, world.logits + np.log(weight), "class-weights", why=why, weight=weight)
+    return fine(world, world.tilted(np.log(weight)), "class-weights", why=why, weight=weight)
 
 
 @variant("sound", declared=("all",), kinds=("logits",))

@@ -17,7 +17,13 @@ def balanced(world: World) -> Floats:
 
 
 def tilt_plan(world: World, tilt: Floats, acceptable: frozenset[str], why: str = "", **facts: object) -> Plan:
-    return Plan(world.logits + tilt, given(world, **facts), acceptable, why, references=(world.logits,))
+    return Plan(world.tilted(tilt), given(world, **facts), acceptable, why, references=(world.logits,))
+
+
+def expressed(world: World, tilt: Floats) -> float:
+    """The share of a tilt that is there once the network's own biases are added: their slope on the tilt."""
+    centred = tilt - world.prior @ tilt
+    return 1 + float(world.prior @ (centred * world.quirks.bias) / max(world.prior @ centred**2, 1e-12))
 
 
 # -- class-weights -------------------------------------------------------------------------------------------------
@@ -27,6 +33,8 @@ def proper(world: World, weight: Floats) -> Plan:
     """Weights used as declared: class-weights; undeclared, a sampler would leave the same trace."""
     acceptable = causes("class-weights") if weighs(world) else causes("class-weights", "sampler")
     why = "" if weighs(world) else "undeclared weights and an undeclared sampler leave the same tilt"
+    if weighs(world) and not 0.8 < expressed(world, np.log(weight)) < 1.25:
+        acceptable, why = acceptable | {"partial-weights"}, "the network's own biases undo or double a mild tilt"
     if world.setting.evaluation == "balanced":
         acceptable, why = acceptable | {"prior-shift"}, "the evaluation prior really differs, and the weights suit it"
     return tilt_plan(world, np.log(weight), acceptable, why, weight=weight)
@@ -81,9 +89,9 @@ def add_one_smoothed_weights(world: World) -> Plan:
 @variant("partial-weights", declared=WEIGHTS)
 def weights_half_expressed(world: World) -> Plan:
     weight, share = balanced(world), world.rng("share").uniform(0.2, 0.6)
-    full = world.logits + np.log(weight)
+    full = world.tilted(np.log(weight))
     return Plan(
-        world.logits + share * np.log(weight),
+        world.tilted(share * np.log(weight)),
         given(world, weight=weight),
         causes("partial-weights"),
         references=(world.logits, full),
@@ -93,7 +101,7 @@ def weights_half_expressed(world: World) -> Plan:
 @variant("partial-weights", declared=WEIGHTS)
 def weights_never_reach_the_loss(world: World) -> Plan:
     weight = balanced(world)
-    full = world.logits + np.log(weight)
+    full = world.tilted(np.log(weight))
     return Plan(world.logits, given(world, weight=weight), causes("partial-weights"), references=(full,))
 
 
@@ -128,10 +136,8 @@ def sampler_with_weights_of_one(world: World) -> Plan:
 
 def doubled(world: World, tilt: Floats, **facts: object) -> Plan:
     """Beyond what one correction would have given: told from the plain model and from a singly corrected one."""
-    once = world.logits - world.log_prior
-    return Plan(
-        world.logits + tilt, given(world, **facts), causes("double-correction"), references=(world.logits, once)
-    )
+    once = world.tilted(-world.log_prior)
+    return Plan(world.tilted(tilt), given(world, **facts), causes("double-correction"), references=(world.logits, once))
 
 
 @variant("double-correction", declared=ANY, evaluations=("natural", "natural", "balanced"))
@@ -238,11 +244,11 @@ def wrong_order(world: World, order: Floats, **facts: object) -> Plan:
     if np.corrcoef(np.log(used), world.log_prior)[0, 1] > COLLINEAR:
         acceptable, why = acceptable | {"inverted-weights"}, "in this order the weights are exactly inverted"
     return Plan(
-        world.logits + np.log(used),
+        world.tilted(np.log(used)),
         given(world, weight=used if as_used else right, **facts),
         acceptable,
         why,
-        references=(world.logits, world.logits + np.log(right)),
+        references=(world.logits, world.tilted(np.log(right))),
         visible=as_used and world.setting.declared == "all",
     )
 
@@ -286,8 +292,8 @@ def weights_in_random_order(world: World) -> Plan:
 
 
 def broken(world: World, used: Floats, declared: Floats, effect: float | None = None) -> Plan:
-    right = world.logits + np.log(balanced(world))
-    scores = world.logits + np.log(used)
+    right = world.tilted(np.log(balanced(world)))
+    scores = world.tilted(np.log(used))
     facts = given(world, weight=declared)
     return Plan(scores, facts, causes("incomplete-weights"), references=(right,), visible=True, effect=effect)
 
@@ -342,9 +348,9 @@ def missing_keys_became_one(world: World) -> Plan:
 
 def foreign(world: World, counts: Floats) -> Plan:
     weight = counts.sum() / (world.setting.classes * counts)
-    right = world.logits + np.log(balanced(world))
+    right = world.tilted(np.log(balanced(world)))
     facts = given(world, weight=weight)
-    return Plan(world.logits + np.log(weight), facts, causes("foreign-weights"), references=(right,), visible=True)
+    return Plan(world.tilted(np.log(weight)), facts, causes("foreign-weights"), references=(right,), visible=True)
 
 
 @variant("foreign-weights", classes=(10, 100_000))
@@ -376,7 +382,7 @@ def smoothing_beyond_the_threshold(world: World) -> Plan:
         log_softmax(mixed + np.log(weight)),
         given(world, weight=weight, config={"label_smoothing": float(smoothing)}),
         causes("smoothing-with-weights"),
-        references=(world.logits, world.logits + np.log(weight)),
+        references=(world.logits, world.tilted(np.log(weight))),
         effect=None if inverts else 0.0,
         visible=True,
     )

@@ -38,7 +38,7 @@ class Setting:
         shuffled: whether class indices are in random order; otherwise the most frequent class is class 0.
         skill: how far the accuracy of exact posteriors lies between always answering the most frequent class (0) and
             never erring (1).
-        model: ``exact`` posteriors, or ``noisy``: what soundly trained networks show (see `noisy_logits`).
+        model: ``exact`` posteriors, or ``noisy``: what soundly trained networks show (see `Quirks`).
         declared: ``all``, ``weights`` (weights and sampler), ``counts`` (training counts) or ``nothing``.
         evaluation: ``natural`` (the training prior) or ``balanced``.
         kind: ``logits``, ``probs`` or ``predicted``.
@@ -91,6 +91,32 @@ def softmax(logits: Floats, axis: int = -1) -> Floats:
 
 
 @dataclass(frozen=True)
+class Quirks:
+    """What a sound network adds to exact posteriors.
+
+    Attributes:
+        beta: 1 when calibrated, below 1 when overconfident: the logits are divided by it.
+        bias: (K,) free class biases, among them a little tilt.
+        features: (N, D) what the network sees instead of the features, or None.
+    """
+
+    beta: float
+    bias: Floats
+    features: Floats | None
+
+    @classmethod
+    def none(cls, world: World) -> Quirks:
+        return cls(1.0, np.zeros(world.setting.classes), None)
+
+    @classmethod
+    def usual(cls, world: World, rng: np.random.Generator) -> Quirks:
+        """What soundly trained networks show: beta 0.75 to 1.1, |tau| below 0.15, small free biases, noisy features."""
+        beta, tau = rng.uniform(0.75, 1.1), np.clip(rng.normal(0, 0.07), -0.15, 0.15)
+        bias = rng.normal(0, rng.uniform(0.02, 0.1), world.setting.classes) - tau * world.log_prior
+        return cls(float(beta), bias, world.features + rng.normal(0, 0.1, world.features.shape))
+
+
+@dataclass(frozen=True)
 class World:
     """Classes, training counts and evaluation rows; `logits` are those of a sound model on these rows."""
 
@@ -114,8 +140,18 @@ class World:
         return posterior_logits(self.features, self.means, self.log_prior)
 
     @cached_property
+    def quirks(self) -> Quirks:
+        return Quirks.none(self) if self.setting.model == "exact" else Quirks.usual(self, self.rng("model"))
+
+    @cached_property
     def logits(self) -> Floats:
-        return self.truth if self.setting.model == "exact" else noisy_logits(self, self.rng("model"))
+        return self.tilted(np.zeros(self.setting.classes))
+
+    def tilted(self, tilt: Floats) -> Floats:
+        """Logits of the same network trained under a tilt (K,): what it overstates, it overstates as a whole."""
+        quirks = self.quirks
+        seen = self.truth if quirks.features is None else posterior_logits(quirks.features, self.means, self.log_prior)
+        return (seen + tilt + quirks.bias) / quirks.beta
 
     def rng(self, purpose: str) -> np.random.Generator:
         """A generator of its own for every purpose, so that one more draw here changes nothing there."""
@@ -125,15 +161,6 @@ class World:
 def posterior_logits(features: Floats, means: Floats, log_prior: Floats) -> Floats:
     """log p(x|k) + log pi_k up to a constant per row, for unit Gaussians around the means."""
     return features @ means.T - 0.5 * (means**2).sum(axis=1) + log_prior
-
-
-def noisy_logits(world: World, rng: np.random.Generator) -> Floats:
-    """What soundly trained networks show: beta 0.75 to 1.1, |tau| below 0.15, small free biases, noisy features."""
-    beta, tau = rng.uniform(0.75, 1.1), np.clip(rng.normal(0, 0.07), -0.15, 0.15)
-    spread = rng.uniform(0.02, 0.1)
-    seen = world.features + rng.normal(0, 0.1, world.features.shape)
-    bias = rng.normal(0, spread, world.setting.classes) - tau * world.log_prior
-    return posterior_logits(seen, world.means, world.log_prior) / beta + bias
 
 
 def make_world(setting: Setting, *, train_rows: int | None = None, dimension: int | None = None) -> World:
