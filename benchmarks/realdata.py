@@ -89,8 +89,17 @@ def standardised(features: NDArray[np.float64]) -> Features:
     return ((features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)).astype(np.float32)
 
 
-def assemble(name: str, features: Features, labels: list[str], groups: list[str], *, seed: int, shifted: bool = False, epochs: int = 8,
-             test: NDArray[np.bool_] | None = None) -> RealSet:  # fmt: skip
+def assemble(
+    name: str,
+    features: Features,
+    labels: list[str],
+    groups: list[str],
+    *,
+    seed: int,
+    shifted: bool = False,
+    epochs: int = 8,
+    test: NDArray[np.bool_] | None = None,
+) -> RealSet:
     """Drop rare classes, number the rest in sorted order, split by group unless `test` marks the test rows.
 
     A class can fall wholly into the test part; its rows are dropped too, and counted.
