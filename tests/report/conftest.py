@@ -11,6 +11,7 @@ import pytest
 
 from evenhand.auditing import Audit, Finding
 from evenhand.declared import Declared
+from evenhand.report.html import to_html
 
 HOSTILE = [
     "</script><img src=x onerror=alert(1)>",
@@ -288,3 +289,16 @@ def cases() -> dict[str, FakeAudit]:
         "healthy": make(500, healthy=True),
         "hostile": make(len(HOSTILE), names=HOSTILE),
     }
+
+
+@pytest.fixture(scope="session")
+def page(cases: dict[str, FakeAudit]) -> Callable[[str], str]:
+    """The HTML page of a case, made once."""
+    made: dict[str, str] = {}
+
+    def get(name: str) -> str:
+        if name not in made:
+            made[name] = to_html(cases[name])
+        return made[name]
+
+    return get

@@ -66,9 +66,10 @@ def figure(audit: Audit, path: str | Path) -> None:
     """
     charts = figures(audit)
     drawn: dict[str, Any] = {name: charts[name].properties(title=TITLES[name]) for name in TITLES if name in charts}
-    rest = [drawn[name] for name in ("tau_path", "tilt") if name in drawn]
-    side = [drawn["ratio"], *([alt.VConcatChart(vconcat=rest, spacing=30).resolve_scale(**APART)] if rest else [])]
-    lower = alt.HConcatChart(hconcat=side, spacing=50).resolve_scale(**APART)
+    lower = alt.HConcatChart(hconcat=[drawn[name] for name in ("ratio", "tau_path") if name in drawn], spacing=50)
+    rows = [drawn["counts_by_frequency"], lower.resolve_scale(**APART)]
+    if "tilt" in drawn:
+        rows.append(drawn["tilt"].properties(width=WIDE))
     title = alt.Title(
         textwrap.wrap(headline(audit.findings[0])[0], 105) or [""],
         subtitle=" · ".join([plain(audit.name), *facts(audit)]),
@@ -77,5 +78,5 @@ def figure(audit: Audit, path: str | Path) -> None:
         offset=24,
         anchor="start",
     )
-    whole = alt.VConcatChart(vconcat=[drawn["counts_by_frequency"], lower], spacing=36, title=title)
+    whole = alt.VConcatChart(vconcat=rows, spacing=36, title=title)
     save(whole.resolve_scale(**APART), path)

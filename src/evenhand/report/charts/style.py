@@ -73,8 +73,11 @@ def svg(chart: Chart, prefix: str) -> str:
     text = str(vlc.vegalite_to_svg(_configured(chart, background="transparent"), vl_version=_VERSION))
     for name, colour in COLOURS.items():
         text = text.replace(f'"{colour}"', f'"var(--{name})"')
-    text = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', text)
-    text = re.sub(r'url\(#([^)"]+)\)', rf"url(#{prefix}-\1)", text)
+    # The renderer counts its ids up for as long as the process lives; the same figure must give the same page.
+    for number, name in enumerate(dict.fromkeys(re.findall(r' id="([^"]+)"', text))):
+        text = text.replace(f'id="{name}"', f'id="{prefix}-{number}"').replace(
+            f"url(#{name})", f"url(#{prefix}-{number})"
+        )
     # The page names the picture as a whole; announcing every mark of it would bury a screen reader.
     text = re.sub(r' (?:role|aria-[a-z]+)="[^"]*"', "", text)
     text = re.sub(r'<path class="(?:background|foreground)"[^>]*/>|<g></g>', "", text)
