@@ -4,54 +4,58 @@
 biases), then adds what the goal asks for. The model is chosen by its likelihood on rows it has not seen, and so is
 the expected effect measured; a correction that may do harm says so itself.
 
-Sources: Menon et al., "Long-tail learning via logit adjustment" (2021), https://arxiv.org/abs/2007.07314; Guo et al.,
-"On calibration of modern neural networks" (2017), https://arxiv.org/abs/1706.04599; Alexandari et al., "Maximum
-likelihood with bias-corrected calibration" (2020), https://arxiv.org/abs/1901.06852.
+Sources: Menon et al., "Long-tail learning via logit adjustment" (2021), https://arxiv.org/abs/2007.07314; Alexandari et
+al., "Maximum likelihood with bias-corrected calibration" (2020), https://arxiv.org/abs/1901.06852.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from evenhand.biases import fit_biases
-from evenhand.crossfit import (
-    FoldModel,
-    at,
-    crossfit_effect,
-    decide_folds,
-    decide_raw,
-    fold_edges,
-    judge,
-    leave_out_fits,
-    measure_effect,
-    row_log_likelihood,
-    without,
+from evenhand.calibration import (
+    MODELS,
+    Fitted,
+    Prior,
+    Rows,
+    fold_models,
+    log_priors,
+    model_names,
+    prepare,
+    select_model,
 )
-from evenhand.declared import Floats, InputError, Ints
-from evenhand.goals import Calibrated, find_goal
-from evenhand.priors import prior_shift, smoothed_log_prior
-from evenhand.tilt import BLOCK_CELLS, FLOOR, Part, Singles, centred_rows
+from evenhand.correction_file import hash_names, read_fields, write_fields
+from evenhand.counts import to_numpy
+from evenhand.crossfit import at, crossfit_effect, decide_folds, decide_raw, fold_edges
+from evenhand.declared import Floats, InputError
+from evenhand.effects import Effect, judge, measure_effect
+from evenhand.files import from_arrays
+from evenhand.files.opening import as_array
+from evenhand.goals import Calibrated, Goal, find_goal
+from evenhand.output import PathLike
+from evenhand.tilt import BLOCK_CELLS, Part
 
 __all__ = ["MODELS", "Correction", "crossfit_effect", "fit_correction"]
-
-MODELS = ("identity", "temperature", "tilt", "biases")
-ENOUGH_ROWS = 20
-FINE_PARTS = 5
 
 
 @dataclass(frozen=True, eq=False)
 class Correction:
     """``scale * logits + offset``: what puts a model's decisions right for a goal.
 
+    Built by :func:`fit_correction` or :meth:`load`.
+
     Attributes:
-        scale: above 0. offset: (K,) float64, mean 0. goal: what it is for. model: the calibration model chosen.
-        evidence: before, after, after_interval, difference_interval by metric, and what was fitted.
+        scale: above 0. offset: (K,) float64, in nats, mean 0.
+        goal: what it is for. model: the calibration model chosen: identity, temperature, tilt or biases.
+        evidence: ``before``, ``after``, ``after_interval``, ``difference_interval`` (metric -> value or 95 % interval),
+            ``beta``, ``tau`` and ``log_likelihood`` (model -> held-out nats per row).
         rows: labelled rows used. folds: cross-fitting folds. recommended: whether harm is excluded. why: in words.
-        class_names: the names it belongs to, or None.
+        names_hash: SHA-256 of the class names it belongs to, or None.
     """
 
     scale: float
@@ -63,7 +67,7 @@ class Correction:
     folds: int
     recommended: bool
     why: str
-    class_names: tuple[str, ...] | None = None
+    names_hash: str | None = None
 
     @property
     def classes(self) -> int:
@@ -71,47 +75,109 @@ class Correction:
         return len(self.offset)
 
     def apply(self, logits: Any) -> Any:
-        """``scale * logits + offset``."""
-        return self.scale * logits + self.offset
+        """``scale * logits + offset``.
 
+        Args:
+            logits: (..., K) NumPy array or torch tensor of floats; float16 and bfloat16 become float32. Classes at
+                -inf stay there. For probabilities pass their logarithms.
 
-@dataclass(frozen=True)
-class _Rows:
-    """The rows of a fit: centred, in random order, those whose own class is masked last.
+        Returns:
+            (..., K) of the same kind and device. Its softmax is the calibrated posterior, moved for the goal.
 
-    Attributes: z, y: all rows. usable: rows that a likelihood can judge. masked: whether any score is -inf.
-    """
+        Raises:
+            InputError: the last axis is not K, or the scores are not floating-point numbers.
+        """
+        if hasattr(logits, "new_tensor"):
+            self._check_last_axis(tuple(logits.shape), bool(logits.is_floating_point()))
+            wide = logits.float() if logits.element_size() < 4 else logits
+            return wide * self.scale + wide.new_tensor(self.offset)
+        array = to_numpy(logits)
+        self._check_last_axis(array.shape, array.dtype.kind == "f")
+        if array.dtype.itemsize < 4:
+            array = array.astype(np.float32)
+        return array * self.scale + self.offset.astype(array.dtype)
 
-    z: Singles
-    y: Ints
-    usable: int
-    masked: bool
+    def predict(self, logits: Any) -> Any:
+        """(...) int64 class of the largest corrected score; a NumPy array or tensor as `logits` is one."""
+        if hasattr(logits, "new_tensor") or np.ndim(logits) != 2:
+            return self.apply(logits).argmax(-1)
+        array = to_numpy(logits)
+        rows = max(4, BLOCK_CELLS // max(1, array.shape[1]))
+        starts = range(0, max(1, len(array)), rows)
+        return np.concatenate([self.apply(array[start : start + rows]).argmax(-1) for start in starts])
 
+    def fold_into(self, linear: Any) -> None:
+        """Put the correction into the last layer, in place: ``weight *= scale``, ``bias = scale * bias + offset``.
 
-@dataclass(frozen=True)
-class _Prior:
-    """Known offset, direction and log evaluation prior, from the labels outside of each fold.
+        Args:
+            linear: an ``nn.Linear`` (or any module with ``weight`` of K rows and ``bias``) whose outputs are the
+                logits. A layer without a bias gets one. Fold once: every call corrects again.
 
-    Attributes: folds: one Part per fold. fine: the parts used in fits. final: for new rows. log_priors: per fold, and
-    last for new rows.
-    """
+        Raises:
+            InputError: the object has no weight, or its weight has not K rows.
+        """
+        weight = getattr(linear, "weight", None)
+        if weight is None or not hasattr(weight, "detach") or weight.shape[0] != self.classes:
+            came = type(linear).__name__ if weight is None else f"a weight of shape {tuple(weight.shape)}"
+            raise InputError(
+                f"expected a layer whose weight has {self.classes} rows, one per class, got {came}; pass the last "
+                "linear layer of the model"
+            )
+        values = weight.detach()
+        offset = values.new_tensor(self.offset)
+        if getattr(linear, "bias", None) is None:
+            linear.bias = type(weight)(offset)
+        else:
+            linear.bias.detach().mul_(self.scale).add_(offset)
+        values.mul_(self.scale)
 
-    folds: tuple[Part, ...]
-    fine: tuple[Part, ...]
-    final: Part
-    log_priors: tuple[Floats, ...]
+    def check(self, classes: int, class_names: Iterable[str] | None = None) -> None:
+        """Refuse another number of classes, or other class names where both sides have names.
 
+        Raises:
+            InputError: one of them differs.
+        """
+        if classes != self.classes:
+            raise InputError(
+                f"the correction is for {self.classes} classes but the predictions have {classes}; use the correction "
+                "that was fitted for this model"
+            )
+        if class_names is not None and self.names_hash is not None and hash_names(class_names) != self.names_hash:
+            raise InputError(
+                "the correction was fitted for other class names, or for another order of them; use the correction "
+                "that was fitted for this model"
+            )
 
-@dataclass(frozen=True)
-class _Fitted:
-    """One calibration model: on all rows, and for each fold on the rows outside it."""
+    def save(self, path: PathLike) -> None:
+        """Write a ``.json`` file (offsets inline) or a ``.npz`` file, whole or not at all; schema in docs/fix.md.
 
-    name: str
-    theta: Floats
-    bias: Floats
-    fold_theta: tuple[Floats, ...]
-    fold_bias: tuple[Floats, ...]
-    log_likelihood: Floats
+        Raises:
+            InputError: another ending. OSError: the file cannot be written.
+        """
+        write_fields(path, {field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+
+    @classmethod
+    def load(
+        cls, path: PathLike, *, classes: int | None = None, class_names: Iterable[str] | None = None
+    ) -> Correction:
+        """Read what :meth:`save` wrote; nothing is unpickled.
+
+        Args:
+            path: ``.json`` or ``.npz`` file. classes, class_names: what the model has, to be compared.
+
+        Raises:
+            InputError: not such a file, damaged, or made for other classes. OSError: it cannot be opened.
+        """
+        found = cls(**read_fields(path))
+        found.check(found.classes if classes is None else classes, class_names)
+        return found
+
+    def _check_last_axis(self, shape: tuple[int, ...], floating: bool) -> None:
+        if not floating or not shape or shape[-1] != self.classes:
+            raise InputError(
+                f"expected floating-point logits with {self.classes} classes on the last axis, got "
+                f"{'' if floating else 'other numbers of '}shape {tuple(shape)}; pass the raw scores of the same model"
+            )
 
 
 def fit_correction(
@@ -128,29 +194,62 @@ def fit_correction(
     seed: int = 0,
     class_names: Any = None,
 ) -> Correction:
-    """Fit the offsets that serve a goal, and measure what they bring on rows the fit has not seen."""
-    chosen, names = find_goal(goal), _models(models)
-    rows = _prepare(logits, target, seed)
-    k = rows.z.shape[1]
-    slices = fold_edges(rows.usable, folds)
-    counts = None if train_counts is None else np.asarray(train_counts, np.float64)
-    known = None if offset_known is None else np.asarray(offset_known, np.float64)
-    prior = _prior(rows.y[: rows.usable], k, slices, counts, known)
-    fitted, compared = _select(rows, prior, slices, names, threads)
-    wanted = None if wanted_counts is None else np.asarray(wanted_counts, np.float64)
-    after = decide_folds(
-        rows.z, _fold_models(fitted, prior, slices, rows.usable), chosen, wanted=wanted, masked=rows.masked,
-        threads=threads,
-    )  # fmt: skip
-    full = at((Part(slice(0, rows.usable), prior.final.offset, prior.final.directions),), fitted.theta, fitted.bias)
-    calibrated = Calibrated(rows.z, float(fitted.theta[0]), full, rows.masked, threads)
-    extra = chosen.rule(calibrated, prior.log_priors[-1], wanted)
-    rest = (Part(slice(rows.usable, len(rows.y)), full[0].offset, full[0].directions),)
-    unusable = Calibrated(rows.z, float(fitted.theta[0]), rest, rows.masked, threads).decide(extra)
-    effect = measure_effect(rows.y, decide_raw(rows.z, threads), np.concatenate([after, unusable]), seed=seed)
+    """Fit the offsets that serve a goal, and measure what they bring on rows the fit has not seen.
+
+    With ``p = softmax(beta z + o + tau log pi + b)`` fitted to the labels (as much of it as held-out likelihood bears
+    out), the corrected scores are ``beta z + o + tau log pi + b + g`` with g = 0 for ``accuracy``, ``-log pi_eval`` for
+    ``balanced-accuracy``, and for ``counts`` the offsets at which every class is predicted as often as p expects.
+
+    Args:
+        logits: (N, K) float16, float32 or float64 scores z of **held-out** rows; of training rows the effect would be
+            far too good. NumPy or torch. For probabilities pass their logarithms. -inf marks a class as impossible.
+        target: (N,) true classes.
+        goal: a name of `evenhand.goals.GOALS`.
+        train_counts: (K,) training rows per class; without them the evaluation counts of the other folds stand in.
+        models: calibration models to choose from, see :data:`MODELS`. Class biases are tried when N >= K.
+        folds: at least 2. threads: over blocks of rows.
+        offset_known: (K,) log(evaluation prior / training prior), where known; None to estimate it from the counts.
+        wanted_counts: (K,) counts or shares that the goal ``counts`` should meet; None for the expected counts.
+        seed: of the order of the rows and of the bootstrap. class_names: (K,), kept as a hash.
+
+    Returns:
+        Correction, also where it is not recommended.
+
+    Raises:
+        InputError: arrays that do not fit together, NaN or +inf, fewer than 20 usable rows, an unknown goal or model.
+
+    Limits:
+        Holds one float32 copy of the logits, and most of a second one while class biases are tried. The effect on new
+        data is that of rows like these; with another class prior there it is another.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> n = np.array([6000, 2500, 1000, 500]); y = rng.permutation(np.repeat(np.arange(4), n // 5))
+        >>> z = rng.normal(size=(2000, 4)); z[np.arange(2000), y] += 1.0   # trained with balanced weights
+        >>> fix = fit_correction(z, y, train_counts=n)
+        >>> fix.recommended, fix.model, 0.7 < fix.evidence["tau"] < 1.3
+        (True, 'tilt', True)
+        >>> fix.evidence["before"]["accuracy"] < 0.6 < fix.evidence["after"]["accuracy"]
+        True
+    """
+    chosen, names = find_goal(goal), model_names(models)
+    opened = from_arrays(logits=logits, target=target, train_counts=train_counts, class_names=class_names)
+    k = opened.classes
+    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
+        raise InputError(f"expected at least 2 folds, got {folds!r:.40}; 5 is a good choice")
+    known, wanted = _per_class("offset_known", offset_known, k), _per_class("wanted_counts", wanted_counts, k)
+    if wanted is not None and (wanted.min() < 0 or wanted.max() <= 0):
+        raise InputError(
+            "wanted_counts must be zero or more and not all zero; pass how often each class should come out"
+        )
+    rows = prepare(as_array("logits", logits), as_array("target", target).astype(np.int64), seed=seed)
+    slices = fold_edges(rows.usable, min(folds, rows.usable))
+    prior = log_priors(rows.y[: rows.usable], k, slices, opened.declared.train_counts, known)
+    fitted, compared = select_model(rows, prior, slices, names, threads)
+    offset, effect = _serve(rows, prior, slices, fitted, chosen, wanted, threads, seed)
     recommended, why = judge(effect, chosen.metric)
-    offset = full[0].offset + extra
-    fit = {"beta": float(fitted.theta[0]), "tau": fitted.theta[1:].tolist(), "log_likelihood": compared}
+    named = opened.declared.class_names
+    fit = {"beta": float(fitted.theta[0]), "tau": float(fitted.theta[1]), "log_likelihood": compared}
     return Correction(
         scale=float(fitted.theta[0]),
         offset=offset - offset.mean(),
@@ -161,131 +260,45 @@ def fit_correction(
         folds=len(slices),
         recommended=recommended,
         why=why,
-        class_names=None if class_names is None else tuple(class_names),
+        names_hash=None if named is None else hash_names(named),
     )
 
 
-def _models(models: Sequence[str]) -> list[str]:
-    unknown = [m for m in models if m not in MODELS]
-    if unknown or not models or isinstance(models, str):
-        raise InputError(f"expected models among {', '.join(MODELS)}, got {models!r:.80}; name at least one of them")
-    return [m for m in MODELS if m in models]
+def _serve(
+    rows: Rows,
+    prior: Prior,
+    slices: list[slice],
+    fitted: Fitted,
+    goal: Goal,
+    wanted: Floats | None,
+    threads: int,
+    seed: int,
+) -> tuple[Floats, Effect]:
+    """The offset of the model and the goal for new rows, and the effect on rows the fit has not seen."""
+    models = fold_models(fitted, prior, slices, rows.usable)
+    after = decide_folds(rows.z, models, goal, wanted=wanted, masked=rows.masked, threads=threads)
+    scale = float(fitted.theta[0])
+    known = at((prior.final,), fitted.theta, fitted.bias)[0].offset
+    nothing = np.zeros((len(known), 0))
+
+    def some(start: int, stop: int) -> Calibrated:
+        return Calibrated(rows.z, scale, (Part(slice(start, stop), known, nothing),), rows.masked, threads)
+
+    extra = goal.rule(some(0, rows.usable), prior.log_priors[-1], wanted)
+    # Rows whose true class is masked took no part in the fit, so the final offsets have not seen them either.
+    unusable = some(rows.usable, len(rows.y)).decide(extra)
+    effect = measure_effect(rows.y, decide_raw(rows.z, threads), np.concatenate([after, unusable]), seed=seed)
+    return known + extra, effect
 
 
-def _prepare(logits: Any, target: Any, seed: int) -> _Rows:
-    """One centred float32 copy of the logits in random order, rows whose own class is masked last."""
-    from evenhand.files import from_arrays
-
-    from_arrays(logits=logits, target=target)
-    scores, y = np.asarray(logits), np.asarray(target).astype(np.int64)
-    order: Ints = np.random.default_rng(seed).permutation(len(y))
-    possible = np.isfinite(scores[order, y[order]])
-    order = np.concatenate([order[possible], order[~possible]])
-    z = np.empty(scores.shape, np.float32)
-    step = max(4, BLOCK_CELLS // z.shape[1])
-    for start in range(0, len(z), step):
-        z[start : start + step] = centred_rows(scores[order[start : start + step]])
-    return _Rows(z, y[order], int(possible.sum()), bool(z.min() <= FLOOR))
-
-
-def _prior(y: Ints, classes: int, slices: list[slice], train: Floats | None, known: Floats | None) -> _Prior:
-    """Parts for every fold from the labels outside it; without training counts those labels also stand in for them."""
-    total = np.bincount(y, minlength=classes)
-
-    def part(rows: slice, counts: Ints) -> tuple[Part, Floats]:
-        log_prior = smoothed_log_prior(counts if train is None else train)
-        offset = np.zeros(classes) if known is None else known
-        if train is not None and known is None:
-            offset = prior_shift(counts, train).offset
-        return Part(rows, offset, (log_prior - log_prior.mean())[:, None]), log_prior + offset
-
-    def parts(pieces: list[slice]) -> list[tuple[Part, Floats]]:
-        return [part(rows, total - np.bincount(y[rows], minlength=classes)) for rows in pieces]
-
-    own = parts(slices)
-    final, log_prior = part(slice(None), total)
-    finer = len(slices) < FINE_PARTS and train is None
-    fine = own if not finer else parts(fold_edges(len(y), len(slices) * -(-FINE_PARTS // len(slices))))
-    return _Prior(tuple(p for p, _ in own), tuple(p for p, _ in fine), final, (*(prior for _, prior in own), log_prior))
-
-
-def _select(
-    rows: _Rows, prior: _Prior, slices: list[slice], names: list[str], threads: int
-) -> tuple[_Fitted, dict[str, float]]:
-    """The simplest model that no more complex one beats by more than a standard error, by held-out likelihood."""
-    best: _Fitted | None = None
-    compared = {}
-    for name in names:
-        fitted = _fit_model(name, rows, prior, slices, threads)
-        compared[name] = float(fitted.log_likelihood.mean())
-        if best is None:
-            best = fitted
-            continue
-        gain = fitted.log_likelihood - best.log_likelihood
-        if gain.mean() > gain.std(ddof=1) / len(gain) ** 0.5:
-            best = fitted
-    if best is None:
-        raise InputError("expected at least one model, got none; name one")
-    return best, compared
-
-
-def _fit_model(name: str, rows: _Rows, prior: _Prior, slices: list[slice], threads: int) -> _Fitted:
-    n, k = rows.usable, rows.z.shape[1]
-    z, y = rows.z[:n], rows.y[:n]
-    d = 1 if name in ("tilt", "biases") else 0
-    none = np.zeros(k)
-    if name == "identity":
-        theta = np.ones(1)
-        fold_theta = (theta,) * len(slices)
-    else:
-        fits = leave_out_fits(z, y, _narrowed(prior.fine, d), slices, threads=threads)
-        theta, fold_theta = fits.full, fits.folds
-    theta, fold_theta = _padded(theta), tuple(_padded(t) for t in fold_theta)
-    bias, fold_bias = none, (none,) * len(slices)
-    if name == "biases":
-        bias = fit_biases(z, y, float(theta[0]), at(prior.fine, theta), threads=threads).bias
-        fold_bias = tuple(
-            _biases_without(z, y, t, prior.fine, fold, threads) for t, fold in zip(fold_theta, slices, strict=True)
+def _per_class(name: str, values: Any, classes: int) -> Floats | None:
+    """(K,) finite numbers, or None."""
+    if values is None:
+        return None
+    array: NDArray[Any] = to_numpy(values)
+    if array.shape != (classes,) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise InputError(
+            f"{name} must hold one finite number for each of the {classes} classes but has shape {array.shape} and "
+            f"type {array.dtype}; give a vector in class order"
         )
-    held_out = [
-        row_log_likelihood(z, y, float(t[0]), at((part,), t, b), threads)
-        for part, t, b in zip(prior.folds, fold_theta, fold_bias, strict=True)
-    ]
-    return _Fitted(name, theta, bias, fold_theta, fold_bias, np.concatenate(held_out))
-
-
-def _narrowed(parts: Sequence[Part], directions: int) -> tuple[Part, ...]:
-    return tuple(Part(p.rows, p.offset, p.directions[:, :directions]) for p in parts)
-
-
-def _padded(theta: Floats) -> Floats:
-    """(beta, tau) with tau = 0 where the model has none."""
-    return np.concatenate([theta, np.zeros(2 - len(theta))])
-
-
-def _biases_without(z: Singles, y: Ints, theta: Floats, parts: Sequence[Part], fold: slice, threads: int) -> Floats:
-    """Class biases from the rows outside a fold, moved together because the fit takes consecutive rows."""
-    n = len(y)
-    moved, start = [], 0
-    for part in at(without(parts, fold, n), theta):
-        length = part.rows.stop - part.rows.start
-        moved.append(Part(slice(start, start + length), part.offset, part.directions))
-        start += length
-    rest_z = np.concatenate([z[: fold.start], z[fold.stop :]])
-    rest_y = np.concatenate([y[: fold.start], y[fold.stop :]])
-    return fit_biases(rest_z, rest_y, float(theta[0]), tuple(moved), threads=threads).bias
-
-
-def _fold_models(fitted: _Fitted, prior: _Prior, slices: list[slice], rows: int) -> list[FoldModel]:
-    return [
-        FoldModel(
-            fold,
-            float(theta[0]),
-            at((own,), theta, bias),
-            at(without(prior.fine, fold, rows), theta, bias),
-            log_prior,
-        )
-        for fold, own, theta, bias, log_prior in zip(
-            slices, prior.folds, fitted.fold_theta, fitted.fold_bias, prior.log_priors[:-1], strict=True
-        )
-    ]
+    return array.astype(np.float64)
