@@ -13,14 +13,13 @@ EVERY = ("all", "nothing")
 
 
 def information(world: World) -> float:
-    """Nats that one row tells about its label: mean KL(posterior || mean posterior); less for labels alone."""
+    """Nats that one row tells about its label: mean KL(posterior || prior); less for labels alone."""
     if world.setting.kind == "predicted":
         predicted = world.logits.argmax(axis=1)
         hits, chance = (predicted == world.target).mean(), world.prior[predicted].mean()
         return float(kl_div(hits, chance) + kl_div(1 - hits, 1 - chance))
     logs = log_softmax(world.truth[:EFFECT_ROWS])
-    p = np.exp(logs)
-    return float((p * (logs - np.log(p.mean(axis=0)))).sum(axis=1).mean())
+    return float((np.exp(logs) * (logs - world.log_prior)).sum(axis=1).mean())
 
 
 # -- permuted-labels -----------------------------------------------------------------------------------------------

@@ -23,14 +23,14 @@ def verdicts(names, draws, **options):
 
 
 def test_first_finding_is_the_planted_cause():
-    result = score(verdicts(FAULTY, 4))
+    result = score(verdicts(FAULTY, 3))
     assert result.effective >= 200
     assert result.accuracy >= 0.97, table(result)
 
 
 def test_sound_models_are_not_accused():
-    result = score(verdicts(SOUND, 12))
-    assert result.sound >= 150
+    result = score(verdicts(SOUND, 10))
+    assert result.sound >= 140
     assert result.false_alarms <= 0.02, table(result)
 
 
