@@ -61,8 +61,7 @@ def _recipe(fault: Fault, *, head: Head | None, epochs: int | None, rows: int | 
     if head is not None:
         if head not in ("linear", "lstm"):
             raise InputError(f"Expected the head to be linear or lstm, got {head!r}; choose one of these.")
-        shorter = min(recipe.epochs, 2) if head == "lstm" else recipe.epochs
-        recipe = replace(recipe, head=head, epochs=shorter)
+        recipe = recipe.for_head(head)
     if epochs is not None:
         if epochs < 1:
             raise InputError(f"Expected at least 1 epoch, got {epochs}; ask for more.")
@@ -190,5 +189,5 @@ def _report(audit: Audit, stem: Path, out: Console, *, html: bool) -> Path | Non
     path = stem.with_name(stem.name + ".html")
     write_text_atomically(path, to_html(audit))
     out.print()
-    out.print(Text(f"Figures and all {audit.classes:,} classes: {path}"))
+    out.print(Text(f"Figures and all {audit.classes:,} classes: {path}"), soft_wrap=True)
     return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Head = Literal["linear", "lstm"]
@@ -33,3 +33,11 @@ class Recipe:
     micro_batch: int = 0
     learning_rate: float = 6e-3
     batch_size: int = 256
+
+    def for_head(self, head: Head) -> Recipe:
+        """This recipe with another head. One unit per class makes the LSTM large and slow: it gets two epochs, and a
+        smaller learning rate, at which its units do not saturate at once.
+        """
+        if head == "linear":
+            return replace(self, head=head)
+        return replace(self, head=head, epochs=min(self.epochs, 2), learning_rate=min(self.learning_rate, 2e-3))
