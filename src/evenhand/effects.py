@@ -13,6 +13,7 @@ from evenhand.goals import METRICS, Metric
 
 DRAWS = 200
 ENOUGH_CHANGES = 10  # fewer rows that become right or wrong say nothing, whatever their direction
+WORTH = 0.001  # a smaller gain is not worth changing a model, however certain it is
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def _interval(value: float, draws: Floats, low: float, high: float) -> list[floa
 def judge(effect: Effect, metric: Metric) -> tuple[bool, str]:
     """Whether the change is recommended, and the sentence that says why.
 
-    It is only when the 95 % interval of the difference in the goal's metric excludes harm and enough rows speak.
+    It is only when the 95 % interval of the difference in the goal's metric excludes harm it is worth the
+    change, and enough rows speak.
     """
     low, high = effect.difference_interval[metric.key]
     where = f"on {effect.rows:,} rows the fit had not seen"
@@ -148,7 +150,11 @@ def judge(effect: Effect, metric: Metric) -> tuple[bool, str]:
     if low > 0 or high < 0:
         verb, ends = ("rises", (low, high)) if low > 0 else ("falls", (-high, -low))
         sentence = f"{metric.words} {verb} by {_points(ends[0])} to {_points(ends[1])} points {where}"
-        return harmless, f"{'recommended' if harmless else 'not recommended'}: {sentence}"
+        if not harmless:
+            return False, f"not recommended: {sentence}"
+        if abs(effect.after[metric.key] - effect.before[metric.key]) < WORTH:
+            return False, f"not recommended: {sentence}, too little to matter"
+        return True, f"recommended: {sentence}"
     change = f"{_points(low, sign=True)} to {_points(high, sign=True)} points {where}"
     return False, f"not recommended: the change in {metric.words} is {change}, harm is not excluded"
 
