@@ -40,7 +40,7 @@ def test_every_fault_leaves_a_valid_predictions_file(name: str, tmp_path: Path) 
     saved = tiny(name)
     write_arrays(tmp_path / "demo.npz", saved)
     opened = open_predictions(tmp_path / "demo.npz")
-    extra = {"padding-class": 1, "confused-pairs": planting.DUPLICATES}.get(name, 0)
+    extra = int(name == "padding-class")
     assert opened.classes == CLASSES + extra
     assert opened.kind == ("probs" if name == "batch-softmax" else "logits")
     assert opened.rows == len(saved["target"]) > 0
@@ -116,8 +116,11 @@ def test_faults_of_the_rows() -> None:
         planting.PADDING_SHARE / (1 + planting.PADDING_SHARE), abs=0.01
     )
     assert padded["train_counts"][0] == planting.PADDING_SHARE * 2000
-    twins = tiny("confused-pairs")
-    assert str(twins["class_names"][-planting.DUPLICATES]) == "self (2)"
+    plain, wrong = tiny("none"), tiny("confused-pairs")
+    np.testing.assert_array_equal(wrong["target"], plain["target"])
+    moved = wrong["train_counts"] - plain["train_counts"]
+    assert np.sum(moved < 0) == np.sum(moved > 0) == planting.PAIRS
+    assert moved[list(wrong["class_names"]).index("self")] == moved.min()
     collapsed = tiny("collapsed")["logits"]
     np.testing.assert_allclose(collapsed, np.broadcast_to(collapsed[0], collapsed.shape), atol=1e-6)
 
