@@ -147,7 +147,8 @@ class Evidence:
         if self.train_given:
             return bool(spread > 0.05)
         # Counts of equally frequent classes scatter too: the spread must exceed that of a multinomial sample.
-        return bool(spread > max(0.05, 1.5 * np.sqrt(self.classes / self.rows)))
+        occupied = int(np.count_nonzero(self.tally.true))
+        return bool(spread > max(0.05, 1.5 * np.sqrt(occupied / self.rows)))
 
     @cached_property
     def shift(self) -> Shift | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
 from evenhand.declared import Floats, Ints
 from evenhand.orders import known_orders
@@ -68,20 +68,60 @@ def full_table(t: Tally) -> Table:
     )
 
 
-def find_label_map(t: Tally, *, names: Sequence[str] | None = None) -> LabelMap | None:
-    """Search for a renaming; None when the given order is as good as any."""
+def find_label_map(t: Tally, *, counts: Sequence[Floats] = (), names: Sequence[str] | None = None) -> LabelMap | None:
+    """Search for a renaming; None when the given order is as good as any.
+
+    Args:
+        counts: class counts, in either order, from which a frequency order may have been made.
+        names: class names, for their alphabetical order.
+    """
     if t.rows < 20:
         return None
     table = full_table(t)
-    named = _named_map(t, table, names)
+    named = _named_map(t, table, counts, names) or _shifted_from(t, table)
     return named if named is not None else _free_map(t, table)
 
 
-def _named_map(t: Tally, table: Table, names: Sequence[str] | None) -> LabelMap | None:
+def _shifted_from(t: Tally, table: Table) -> LabelMap | None:
+    """All classes from some class on are shifted by one, as after a class that was missing when indices were made."""
+    k = t.classes
+    same = table.true == table.predicted
+    diagonal = np.bincount(table.true[same], table.count[same], k)
+    size = np.bincount(table.true, table.count, k)
+    best: tuple[float, int, int] | None = None
+    for step in (1, -1):
+        next_door = table.true == table.predicted + step
+        shifted = np.bincount(table.true[next_door], table.count[next_door], k)
+        # Rows of the classes from c on: right under the shift, right as given.
+        tail_shifted, tail_own, tail_rows = (np.cumsum(x[::-1])[::-1] for x in (shifted, diagonal, size))
+        gain = tail_shifted - tail_own
+        c = int(np.argmax(gain))
+        # The classes before c must be right as given, or this is just another shift of all of them.
+        if tail_shifted[c] < max(10, 0.3 * tail_rows[c]) or tail_shifted[c] < 5 * tail_own[c] or k - c < 3:
+            continue
+        if best is None or gain[c] > best[0]:
+            best = (float(gain[c]), c, step)
+    if best is None:
+        return None
+    _, c, step = best
+    true_of = np.arange(k)
+    # true = predicted + step for true classes from c on; the class that falls off the end fills the gap
+    members = np.arange(c, k)
+    true_of[np.clip(members - step, 0, k - 1)] = members
+    missing = np.setdiff1d(np.arange(k), true_of)
+    doubled = np.setdiff1d(np.arange(k), np.clip(members - step, 0, k - 1))
+    free = [d for d in doubled if d >= c or true_of[d] in members]
+    for predicted, true in zip(free, missing, strict=False):
+        true_of[predicted] = true
+    return _describe(t, table, true_of, f"shifted by {-step:+d} from class {c} on")
+
+
+def _named_map(t: Tally, table: Table, counts: Sequence[Floats], names: Sequence[str] | None) -> LabelMap | None:
     identity = np.arange(t.classes)
     accuracy, chance, precision = table.rates(identity)
     best: tuple[float, str, Ints] | None = None
-    for order in known_orders(t.true.astype(np.float64), names):
+    orders = [o for c in (t.true, t.predicted, *counts) for o in known_orders(np.asarray(c, np.float64), names)]
+    for order in {o.index.tobytes(): o for o in orders}.values():
         a, c, p = table.rates(order.index)
         kappa, own = (a - c) / max(1 - c, 1e-9), (accuracy - chance) / max(1 - chance, 1e-9)
         error = np.sqrt(max(a * (1 - a), c * (1 - c)) / table.rows)
@@ -107,23 +147,31 @@ def _free_map(t: Tally, table: Table, seed: int = 0) -> LabelMap | None:
 
     Rows of one cell are exchangeable, so a binomial draw from every cell is a random split of the rows.
     """
-    rng = np.random.default_rng(seed)
-    half = rng.binomial(table.count.astype(np.int64), 0.5).astype(np.float64)
     if not _suspicious(table):
         return None
-    true_of = _matching(Table(table.true, table.predicted, half, table.classes))
+    rng = np.random.default_rng(seed)
+    half = rng.binomial(table.count.astype(np.int64), 0.5).astype(np.float64)
+    proposed = _matching(Table(table.true, table.predicted, half, table.classes))
     other = Table(table.true, table.predicted, table.count - half, table.classes)
-    true_of = _keep_confirmed(true_of, other)
-    moved = np.flatnonzero(true_of != np.arange(t.classes))
-    if len(moved) < 2:
-        return None
-    found = _describe(t, other, true_of, None)
-    enough = found.rows >= 10 and found.accuracy_after > max(0.3, 5 * found.accuracy_before)
-    # Renaming every tenth row or class must not hide that the model is simply bad on its tail.
     base = float(other.count[other.true == other.predicted].sum() / max(other.rows, 1))
-    if not enough or found.accuracy_after < 0.4 * base:
-        return None
-    return _describe(t, table, true_of, None)
+    for pairs in (proposed, _confirmed_chains(proposed, other)):
+        gained, lost, rows = _gains(pairs, other)
+        total, against, size = float(gained.sum()), float(lost.sum()), float(rows.sum())
+        # Renaming the tail must not hide that the model is simply bad on it.
+        if np.sum(pairs >= 0) >= 2 and total >= 10 and total > 5 * against and total > max(0.3, 0.4 * base) * size:
+            return _describe(t, table, _completed(pairs), None)
+    return None
+
+
+def _gains(pairs: Ints, table: Table) -> tuple[Floats, Floats, Floats]:
+    """Per renamed prediction: rows right under the new name, rows right under the old, rows of the new class."""
+    k = table.classes
+    match, same = table.true == pairs[table.predicted], table.true == table.predicted
+    renamed = np.bincount(table.predicted[match], table.count[match], k)
+    own = np.bincount(table.predicted[same], table.count[same], k)
+    size = np.bincount(table.true, table.count, k)
+    moved = (pairs >= 0).astype(np.float64)
+    return renamed * moved, own * moved, size[pairs] * moved
 
 
 def _suspicious(table: Table) -> bool:
@@ -138,45 +186,49 @@ def _suspicious(table: Table) -> bool:
 
 
 def _matching(table: Table) -> Ints:
-    """One-to-one matching of predicted to true classes with the largest sum of association n / sqrt(n_true n_pred)."""
+    """(K,) true class for each predicted class under the best one-to-one matching, -1 where it is its own or none.
+
+    Maximises the sum of the associations n / sqrt(n_true n_predicted). Classes without evidence stay unmatched: every
+    predicted class has a private dummy, every true class too, and matched pairs free two dummies for each other.
+    """
     k = table.classes
     true = np.bincount(table.true, table.count, k)
     predicted = np.bincount(table.predicted, table.count, k)
     size = np.sqrt(np.maximum(true[table.true] * predicted[table.predicted], 1e-12))
     weight = table.count / size
-    keep = weight > 0.05
-    everyone = np.arange(k)
-    # A tiny weight on the diagonal makes a full matching exist, and leaves classes without evidence in place.
-    graph = coo_array(
-        (
-            np.concatenate([weight[keep], np.full(k, 1e-3)]),
-            (np.concatenate([table.predicted[keep], everyone]), np.concatenate([table.true[keep], everyone])),
-        ),
-        shape=(k, k),
-    ).tocsr()
-    rows, columns = min_weight_full_bipartite_matching(graph, maximize=True)
-    true_of = np.empty(k, np.int64)
-    true_of[rows] = columns
-    return true_of
+    keep = (weight > 0.1) & (table.count > 0)
+    i, j, w = table.predicted[keep], table.true[keep], weight[keep]
+    everyone, tiny = np.arange(k), 1e-6
+    rows = np.concatenate([i, everyone, everyone + k, j + k])
+    columns = np.concatenate([j, everyone + k, everyone, i + k])
+    values = np.concatenate([w, np.full(2 * k + len(w), tiny)])
+    graph = coo_array((values, (rows, columns)), shape=(2 * k, 2 * k)).tocsr()
+    left, right = min_weight_full_bipartite_matching(graph, maximize=True)
+    true_of = np.full(2 * k, -1, np.int64)
+    true_of[left] = right
+    true_of = true_of[:k]
+    return np.where((true_of < k) & (true_of != everyone), true_of, -1)
 
 
-def _keep_confirmed(true_of: Ints, table: Table) -> Ints:
-    """Undo every cycle of the renaming that the other half of the rows does not confirm."""
-    k = table.classes
-    match = table.true == true_of[table.predicted]
-    same = table.true == table.predicted
-    renamed = np.bincount(table.predicted[match], table.count[match], k)
-    own = np.bincount(table.predicted[same], table.count[same], k)
-    total = np.bincount(table.true, table.count, k)[true_of]
-    result, seen = true_of.copy(), np.zeros(k, bool)
-    for start in np.flatnonzero(true_of != np.arange(k)):
-        if seen[start]:
-            continue
-        cycle = [int(start)]
-        while int(true_of[cycle[-1]]) != start:
-            cycle.append(int(true_of[cycle[-1]]))
-        seen[cycle] = True
-        gained, lost, rows = renamed[cycle].sum(), own[cycle].sum(), total[cycle].sum()
-        if gained < 5 or gained < 5 * lost or gained < 0.25 * rows:
-            result[cycle] = cycle
+def _confirmed_chains(pairs: Ints, table: Table) -> Ints:
+    """Keep the chains and cycles of the renaming that the other half of the rows confirms one by one."""
+    gained, lost, rows = _gains(pairs, table)
+    moved = np.flatnonzero(pairs >= 0)
+    graph = coo_array((np.ones(len(moved)), (moved, pairs[moved])), shape=(table.classes, table.classes))
+    _, label = connected_components(graph, directed=False)
+    total, against, size = (np.bincount(label, x) for x in (gained, lost, rows))
+    good = (total >= 5) & (total >= 5 * against) & (total >= 0.25 * size)
+    return np.where(good[label], pairs, -1)
+
+
+def _completed(pairs: Ints) -> Ints:
+    """A full permutation: unmatched classes keep their own name if it is free, else take what is left, in order."""
+    result = pairs.copy()
+    everyone = np.arange(len(pairs))
+    taken = np.zeros(len(pairs), bool)
+    taken[result[result >= 0]] = True
+    own = (result < 0) & ~taken
+    result[own] = everyone[own]
+    taken[everyone[own]] = True
+    result[result < 0] = everyone[~taken]
     return result

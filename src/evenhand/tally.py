@@ -8,8 +8,11 @@ of errors. Nothing is K x K.
 from __future__ import annotations
 
 import dataclasses
+import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,12 +23,15 @@ from evenhand.declared import Declared, Floats, InputError, Ints
 Kind = Literal["logits", "probs", "predicted"]
 Singles = NDArray[np.float32]
 
+SCHEMA = "evenhand.tally/1"
+ARRAYS = ("edge_true", "edge_predicted", "edge_count")
 BINS = 15  # equal-width confidence bins of the expected calibration error
 LEAD_CELLS = 2_000_000  # scores kept of the first rows, in file order
 SAMPLE_CELLS = 5_000_000  # scores kept of the hashed row sample
 ADDITIVE = (
-    "rows true predicted hits decoded soft soft_square nll impossible bins minus_infinite column_sum".split()  # noqa: SIM905
-)
+    "rows", "true", "predicted", "hits", "decoded", "soft", "soft_square", "nll", "impossible", "bins",
+    "minus_infinite", "column_sum",
+)  # fmt: skip
 
 
 def sample_size(classes: int) -> int:
@@ -132,6 +138,52 @@ class Tally:
 
     def __add__(self, other: Tally) -> Tally:
         return combine([self, other]) if isinstance(other, Tally) else NotImplemented
+
+    def save(self, path: Path) -> None:
+        """Write the tally as ``.npz``: arrays and one JSON string, nothing that needs unpickling."""
+        arrays = {name: getattr(self, name) for name in (*ARRAYS, *ADDITIVE) if getattr(self, name) is not None}
+        for part in ("sample", "lead"):
+            arrays |= {f"{part}_{f.name}": getattr(getattr(self, part), f.name) for f in dataclasses.fields(RowSample)}
+        facts, declared = dataclasses.asdict(self.declared), {}
+        for name, value in facts.items():
+            if isinstance(value, np.ndarray):
+                arrays[f"declared_{name}"] = value
+            elif value is not None:
+                declared[name] = value
+        head = {"schema": SCHEMA, "kind": self.kind, "row_sum_error": self.row_sum_error, "declared": declared}
+        with path.open("wb") as file:
+            np.savez(file, head=np.array(json.dumps(head)), **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Tally:
+        """Read a tally written by `save`.
+
+        Raises:
+            InputError: the file is no tally, of another version, or damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                held = {name: file[name] for name in file.files}
+            head = json.loads(str(held["head"]))
+            if head["schema"] != SCHEMA:
+                raise KeyError("schema")
+            kwargs: dict[str, Any] = {name: held.get(name) for name in (*ARRAYS, *ADDITIVE)}
+            kwargs |= {name: held[name].item() for name in ("rows", "nll", "impossible")}
+            kwargs |= {
+                part: RowSample(*(held[f"{part}_{f.name}"] for f in dataclasses.fields(RowSample)))
+                for part in ("sample", "lead")
+            }
+            facts = head["declared"] | {
+                name.removeprefix("declared_"): value for name, value in held.items() if name.startswith("declared_")
+            }
+            if facts.get("class_names") is not None:
+                facts["class_names"] = tuple(facts["class_names"])
+            return cls(kind=head["kind"], row_sum_error=head["row_sum_error"], declared=Declared(**facts), **kwargs)
+        except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"expected a tally written by `evenhand tally`, got a file that is none or damaged: {path.name}; "
+                "write it again"
+            ) from error
 
 
 def combine(parts: Sequence[Tally]) -> Tally:

@@ -73,14 +73,21 @@ class WeightVector:
         """Whether the vector is a falling function of the counts, up to rounding (or up to noise, if not exact)."""
         if self.exact:
             return self.residual <= max(0.02, 0.03 * self.spread)
-        return weighted_correlation(self.log_weight, self.rarity, np.sqrt(self.counts[self.judged])) > 0.7
+        return self.correlation > 0.7
 
     @cached_property
     def falls_the_wrong_way(self) -> bool:
         """Whether the vector rises with the counts and no order of a falling rule fits better."""
         rising = monotone_residual(-self.rarity, self.log_weight)
         limit = max(0.02, 0.1 * self.spread) if self.exact else 0.6 * self.spread
+        if not self.exact:
+            return self.correlation < -0.7
         return self.rank_correlation < -0.8 and rising <= limit and not self._same_values(-self.rarity, self.rarity)
+
+    @cached_property
+    def correlation(self) -> float:
+        """Correlation of log w with rarity, classes with many rows counting more: their counts are sure."""
+        return weighted_correlation(self.log_weight, self.rarity, np.sqrt(self.counts[self.judged]))
 
     def _same_values(self, first: Floats, second: Floats) -> bool:
         """Whether the weights, sorted, look like `second` sorted, clearly more than like `first` sorted."""
@@ -91,17 +98,27 @@ class WeightVector:
         """The named wrong order in which the weights fall with the counts, if they do not in class order."""
         if self.spread < 0.05 or self.follows_a_rule or len(self.judged) < 4:
             return None
-        best, best_score = None, 0.0
+        best, best_misfit = None, np.inf
         for order in known_orders(self.counts, self.names):
-            moved = order.apply(self.counts)
-            both = self.judged[moved[self.judged] > 0]
-            if len(both) < 0.5 * len(self.counts):
-                continue
-            score = spearman(np.log(self.weight[both]), -np.log(moved[both]))
-            if score > best_score:
-                best, best_score = order, score
-        wanted = 0.98 if self.exact else 0.85
-        return best if best_score >= wanted and best_score > self.rank_correlation + 0.15 else None
+            misfit = self._misfit(order)
+            if misfit < best_misfit:
+                best, best_misfit = order, misfit
+        if self.exact:
+            fits = best_misfit <= max(0.02, 0.03 * self.spread) and best_misfit < 0.2 * self.residual
+        else:
+            fits = best_misfit < 0.3 and self.correlation < 0.5
+        return best if fits else None
+
+    def _misfit(self, order: Order) -> float:
+        """How far the weights are from a rule in this order: residual if counts are exact, else 1 - correlation."""
+        moved = order.apply(self.counts)
+        both = self.judged[moved[self.judged] > 0]
+        if len(both) < max(4, 0.5 * len(self.judged)):
+            return float("inf")
+        log_weight, rarity = np.log(self.weight[both]), -np.log(moved[both])
+        if self.exact:
+            return monotone_residual(rarity, log_weight) if spearman(log_weight, rarity) > 0.8 else float("inf")
+        return 1 - weighted_correlation(log_weight, rarity, np.sqrt(moved[both]))
 
     @cached_property
     def unnamed_order(self) -> bool:

@@ -15,7 +15,7 @@ from evenhand.evidence import Evidence
 from evenhand.mapping import LabelMap, find_label_map
 from evenhand.tally import Tally
 
-MODEL_CAUSES = (*TILT_CAUSES, "prior-shift", "argmax-amplification", "bounded-logits", "confused-pairs",
+MODEL_CAUSES = (*TILT_CAUSES, "prior-shift", "padding-class", "argmax-amplification", "bounded-logits", "confused-pairs",
                 "misordered-weights", "tied-logits", "tail-overfit", "masked-classes")  # fmt: skip
 PAD_NAME = re.compile(r"^\W*(pad|padding|ignore|ignored)\W*$", re.IGNORECASE)
 
@@ -24,7 +24,8 @@ PAD_NAME = re.compile(r"^\W*(pad|padding|ignore|ignored)\W*$", re.IGNORECASE)
        explains=(*MODEL_CAUSES, "misaligned-rows", "masked-classes"))  # fmt: skip
 def permuted_labels(e: Evidence) -> Verdict | None:
     """Predictions are right once their classes are renamed; the renaming is named or listed."""
-    found = find_label_map(e.tally, names=e.declared.class_names)
+    counts = [e.prior_counts] if e.train_given else []
+    found = find_label_map(e.tally, counts=counts, names=e.declared.class_names)
     if found is None:
         return None
     moved = np.flatnonzero(found.true_of != np.arange(e.classes))
@@ -107,7 +108,7 @@ def mean_confidence(t: Tally) -> float | None:
 def _should_know(e: Evidence, chance: float) -> bool:
     """Whether the predictions claim to know: confident well beyond chance and spread over classes like the labels."""
     p, q = e.tally.predicted / e.rows, e.tally.true / e.rows
-    diverse = float((p**2).sum()) < 0.5 and float((p**2).sum()) < 3 * float((q**2).sum()) + 0.05
+    diverse = float((p**2).sum()) < min(0.9, 1.5 * float((q**2).sum()) + 0.1)
     confidence = mean_confidence(e.tally)
     if confidence is None:
         highest = e.accuracy + 2 * float(np.sqrt((e.accuracy + 1 / e.rows) / e.rows))
@@ -180,7 +181,7 @@ def _alike(first: Ints, second: Ints, classes: int) -> bool:
        "foreign-weights", "argmax-amplification", "confused-pairs", "prior-shift", "sampler"))  # fmt: skip
 def padding_class(e: Evidence) -> Verdict | None:
     """A class that is padding: counted among the labels, predicted without ever being true, or in the weights."""
-    for look in (_named_padding, _counted_padding, _predicted_padding, _weighted_padding):
+    for look in (_named_padding, _untrained_padding, _counted_padding, _predicted_padding, _weighted_padding):
         found = look(e)
         if found is not None:
             c, how, probability = found
@@ -206,6 +207,25 @@ def _named_padding(e: Evidence) -> tuple[int, str, float] | None:
                 0.97,
             )  # noqa: E501
     return None
+
+
+def _untrained_padding(e: Evidence) -> tuple[int, str, float] | None:
+    """Labelled and answered often, though the training counts hold none of it: they were made without padding."""
+    if not e.train_given:
+        return None
+    untrained = np.flatnonzero(e.prior_counts < 0.001 * e.prior_counts.sum())
+    untrained = untrained[e.tally.true[untrained] > 0.1 * e.rows]
+    if not len(untrained):
+        return None
+    c = int(untrained[np.argmax(e.tally.true[untrained])])
+    if e.tally.hits[c] < 0.5 * e.tally.true[c]:
+        return None
+    share, right = percent(e.tally.true[c] / e.rows), percent(e.tally.hits[c] / e.tally.true[c])
+    return (
+        c,
+        f"it holds {share} of the rows and {right} of them are right, yet the training counts have none of it",
+        0.93,
+    )
 
 
 def _counted_padding(e: Evidence) -> tuple[int, str, float] | None:
@@ -248,9 +268,8 @@ def _predicted_padding(e: Evidence) -> tuple[int, str, float] | None:
     if e.tally.soft is None and m < 150:
         return None
     rate = m / e.rows
-    trained = e.prior_counts[c] / max(e.prior_counts.sum(), 1) if e.train_given else None
-    if trained is not None and trained < 0.02 and rate < 0.1 and e.plan is not None:
-        return None
+    if e.train_given and e.prior_counts[c] / e.prior_counts.sum() > 0.2 * rate:
+        return None  # trained on, and merely absent here: another class frequency, not padding
     return c, f"no row is labelled so, yet it receives {percent(rate)} of the predictions", 0.85
 
 

@@ -10,7 +10,7 @@ from evenhand.causes import remedies
 from evenhand.causes.registry import Verdict, cause, percent
 from evenhand.causes.tilt import described, surer, tilt_evidence, weak_evidence
 from evenhand.counts import groups
-from evenhand.declared import Ints
+from evenhand.declared import Floats, Ints
 from evenhand.evidence import Evidence
 from evenhand.homogeneity import benjamini_hochberg, mcnemar
 from evenhand.tally import Tally
@@ -78,20 +78,21 @@ def lopsided_pairs(t: Tally) -> dict[str, Any]:
 @cause("confused-pairs", "EH502", "A few pairs of classes carry the count error", explains=("argmax-amplification",))
 def confused_pairs(e: Evidence) -> Verdict | None:
     """A handful of directed pairs explain most of the difference between predicted and true counts."""
-    if e.homogeneity.p > 1e-3 or e.hard_distance < 2 * e.noise or e.hard_distance < 0.005:
+    if e.homogeneity.p > 1e-3 or e.hard_distance < 1.5 * e.noise or e.hard_distance < 0.005:
         return None
     pairs = lopsided_pairs(e.tally)
     limit = max(1, min(10, e.classes // 10))
-    flow = pairs["rows"] - pairs["back"]
-    order = np.argsort(-flow, kind="stable")[:limit]
-    order = order[(pairs["q_value"][order] < 1e-3) & (flow[order] >= 10)]
-    order = order[[_beyond_the_rest(e, pairs, int(i)) for i in order]] if len(order) else order
+    order = np.argsort(pairs["back"] - pairs["rows"], kind="stable")[: 3 * limit]
+    flow = np.array([_misplaced(e, pairs, int(i)) for i in order])
+    order, flow = order[flow > 0][:limit], flow[flow > 0][:limit]
     if not len(order):
         return None
-    left = (e.tally.predicted - e.tally.true).astype(np.float64)
-    np.add.at(left, pairs["predicted"][order], -flow[order])
-    np.add.at(left, pairs["true"][order], flow[order])
-    explained = 1 - float(np.abs(left).sum() / (2 * e.rows)) / e.hard_distance
+    error = count_error(e)
+    left = error.copy()
+    np.add.at(left, pairs["predicted"][order], -flow)
+    np.add.at(left, pairs["true"][order], flow)
+    noise = 2 * e.rows * (e.soft_noise if e.scored else e.noise)
+    explained = (np.abs(error).sum() - np.abs(left).sum()) / max(np.abs(error).sum() - noise, 1.0)
     if explained < 0.5:
         return None
     names = e.declared.class_names
@@ -101,7 +102,7 @@ def confused_pairs(e: Evidence) -> Verdict | None:
         for i, a, b in ((i, int(pairs["true"][i]), int(pairs["predicted"][i])) for i in order[:3])
     ]
     sentence = (
-        f"{len(order)} of the {len(flow):,} confused pairs of classes carry{'s' * (len(order) == 1)} {percent(explained)} "
+        f"{len(order)} of the {len(pairs['rows']):,} confused pairs of classes carry{'s' * (len(order) == 1)} {percent(explained)} "
         f"of the count error: {'; '.join(shown)}."
     )
     listed = [
@@ -119,17 +120,36 @@ def confused_pairs(e: Evidence) -> Verdict | None:
     )
 
 
-def _beyond_the_rest(e: Evidence, pairs: dict[str, Any], i: int) -> bool:
-    """Whether a pair takes far more of its class than other errors do: a class lost to one neighbour.
+def count_error(e: Evidence) -> Floats:
+    """(K,) what has to be explained: soft minus true counts, which argmax does not touch; for labels, predicted - true."""
+    counted = e.tally.predicted if e.tally.soft is None else e.tally.soft
+    return np.asarray(counted - e.tally.true, dtype=np.float64)
 
-    A tilt or argmax moves rows into many classes in proportion to their size; it does not single out one pair.
+
+def _misplaced(e: Evidence, pairs: dict[str, Any], i: int) -> float:
+    """Rows that a pair moves from class a to class b beyond what tilt or argmax would; 0 if it does not stand out.
+
+    A tilt or argmax moves rows into many classes in proportion to their size; here one class loses rows to one other,
+    more than that other attracts from everywhere, and the count errors of both show it.
     """
     a, b, rows = int(pairs["true"][i]), int(pairs["predicted"][i]), int(pairs["rows"][i])
-    lost = int(e.false_negative[a])
-    false_positive = e.false_positive.astype(np.float64)
-    others = max(float(false_positive.sum() - rows), 1.0)
-    usual = max(float(false_positive[b] - rows), 0.0) / others  # how much of other errors the class b attracts
-    return rows >= 0.5 * lost and rows > 5 * max(usual, 1 / e.classes) * lost and rows >= 0.2 * e.tally.true[a]
+    flow = float(rows - pairs["back"][i])
+    if flow < 8 or pairs["q_value"][i] > 1e-3:
+        return 0.0
+    lost, won = int(e.false_negative[a]), int(e.false_positive[b])
+    elsewhere = max(float(e.false_positive.sum() - rows), 1.0)
+    attraction = max(won - rows, 0) / elsewhere  # the share of all other errors that end in b
+    stands_out = rows > 4 * max(attraction, 1 / e.classes) * lost or e.classes < 10
+    if not stands_out or rows < 0.4 * max(lost, 1) and rows < 0.4 * won:
+        return 0.0
+    if rows < 0.15 * min(int(e.tally.true[a]), int(e.tally.predicted[b])):
+        return 0.0
+    error = count_error(e)
+    if not e.scored:
+        return flow
+    soft_flow = min(-error[a], error[b])
+    spread = np.sqrt(max(float(e.tally.true[a] + e.tally.true[b]), 1.0))
+    return float(soft_flow) if soft_flow > max(0.3 * flow, 2.0 * spread * 0.7) else 0.0
 
 
 @cause("argmax-amplification", "EH503", "Argmax alone inflates the frequent classes", needs_scores=True)

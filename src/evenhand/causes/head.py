@@ -107,14 +107,16 @@ def bounded_logits(e: Evidence) -> Verdict | None:
 
 def _bound(z: NDArray[np.floating[Any]], logs: bool) -> tuple[float | None, str]:
     """Half-width of the range that the logits are confined to, and its name; None if they are not confined."""
-    if logs:
-        width = float((z.max(axis=1) - z.min(axis=1)).max())
+    width = float((z.max(axis=1) - z.min(axis=1)).max())
+    if logs:  # known up to a constant per row: only the range of a row counts
         return (width / 2, f"a range of {width:.2f}") if width <= 2.002 else (None, "")
     low, high = float(z.min()), float(z.max())
     if low >= -1e-6 and high <= 1.002:
         return 0.5, "[0, 1]"
     if low >= -1.002 and high <= 1.002:
         return 1.0, "[-1, 1]"
+    if width <= 2.002:
+        return width / 2, f"a range of {width:.2f}"
     # Any other bound must be seen to saturate, and keep every class below one half: label smoothing bounds logits too.
     crowd = float((z.max(axis=1) > high - 0.01 * (high - low)).mean())
     tight = np.exp(high - low) < z.shape[1] - 1
@@ -178,7 +180,7 @@ def collapsed(e: Evidence) -> Verdict | None:
     if not (still or (top > 0.98 and between < 0.2 * max(spread, 1.0))):
         return None
     gain = information_gain(e)
-    if gain is None or gain > (0.02 if still else 0.005):
+    if gain is None or gain > (0.02 if still else 0.005) + 3 / label_nats(e):
         return None
     sentence = (
         f"The logits hardly depend on the input (standard deviation between rows {between:.2g}); {percent(top)} of the "
@@ -196,15 +198,20 @@ def collapsed(e: Evidence) -> Verdict | None:
     )
 
 
+def label_nats(e: Evidence) -> float:
+    """Entropy of the labels of the sample, in nats over all its rows: what chance gains is a few of these."""
+    prior = np.bincount(e.y, minlength=e.classes) / len(e.y)
+    return max(-float((prior[prior > 0] * np.log(prior[prior > 0])).sum()) * len(e.y), 1e-6)
+
+
 def information_gain(e: Evidence) -> float | None:
     """Share of the label entropy that the scores explain beyond class frequencies: (H - nll of the best fit) / H."""
-    prior = np.bincount(e.y, minlength=e.classes) / len(e.y)
-    entropy = -float((prior[prior > 0] * np.log(prior[prior > 0])).sum())
-    if entropy < 1e-6 or e.biases is None:
+    nats = label_nats(e)
+    if e.biases is None:
         return None
     fitted = e.biases.log_likelihood - e.biases.freedom / 2
-    own = (np.count_nonzero(prior) - 1) / 2  # the frequencies were fitted to the same rows
-    return float((fitted - (-entropy * len(e.y) - own)) / (entropy * len(e.y)))
+    own = (len(np.unique(e.y)) - 1) / 2  # the frequencies were fitted to the same rows
+    return float((fitted + nats + own) / nats)
 
 
 @cause("tied-logits", "EH405", "Ties decide the predictions", needs_scores=True, explains=("argmax-amplification",))
@@ -279,6 +286,10 @@ def masked_by_score(e: Evidence) -> Ints:
 def never_decoded(e: Evidence) -> Ints:
     """Labels only: classes never answered although classes of their size are answered about as often as they occur."""
     true, predicted = e.tally.true.astype(np.float64), e.tally.predicted.astype(np.float64)
+    if e.spearman < 0.5:
+        return np.empty(
+            0, np.int64
+        )  # predictions do not follow the labels at all: nothing is to be expected of a class
     order = np.argsort(-true, kind="stable")
     suspects = []
     for rank, c in enumerate(order):

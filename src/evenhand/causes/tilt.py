@@ -126,7 +126,7 @@ def double_correction(e: Evidence) -> Verdict | None:
 
 
 @cause("inverted-weights", "EH305", "The weights favour the frequent classes", needs_scores=True,
-       explains=("partial-weights", "class-weights", "prior-shift", "argmax-amplification"))  # fmt: skip
+       explains=("partial-weights", "class-weights", "argmax-amplification"))  # fmt: skip
 def inverted_weights(e: Evidence) -> Verdict | None:
     """Weights proportional to frequency, or applied the wrong way: tau clearly negative."""
     if e.fit is None:
@@ -145,8 +145,11 @@ def inverted_weights(e: Evidence) -> Verdict | None:
         if not expressed:
             return None
     if plan is None and not e.train_given:
-        return None  # an evaluation set with its own class frequencies looks the same
-    if plan is None:
+        sentence = (
+            f"The model favours frequent classes more than their frequency in these rows warrants ({described(e)}"
+            f"{explained(e)}): either weights that grow with the counts, or training data more imbalanced than these rows."
+        )
+    elif plan is None:
         sentence = (
             f"The model favours frequent classes more than their frequency warrants ({described(e)}{explained(e)}), "
             "as weights proportional to the counts do."
@@ -163,7 +166,7 @@ def inverted_weights(e: Evidence) -> Verdict | None:
         )
     return Verdict(
         "fault",
-        0.95 if plan is not None else 0.6,
+        0.95 if plan is not None else 0.6 if e.train_given else 0.45,
         sentence,
         tilt_evidence(e),
         "Use weights that shrink with the counts, for instance N / (K n_c). Without retraining, add "
@@ -296,7 +299,9 @@ def partial_weights(e: Evidence) -> Verdict | None:
 def prior_shift(e: Evidence) -> Verdict | None:
     """The model is right for its training prior; the rows it is judged on have another."""
     shift = e.shift
-    if shift is None or not shift.present or e.fit is None or e.soft_distance is None:
+    if shift is None:
+        return _shift_suspected(e)
+    if not shift.present or e.fit is None or e.soft_distance is None:
         return None
     tau, low, high = e.tau_judged
     if abs(tau) > 0.35 and (low > SOUND or high < -SOUND):
@@ -324,6 +329,22 @@ def prior_shift(e: Evidence) -> Verdict | None:
         "judge the model on rows drawn like those of use.",
         remedies.prior_snippets(),
         "",
+    )
+
+
+def _shift_suspected(e: Evidence) -> Verdict | None:
+    """No training counts, no plan, and a model tilted towards the frequent classes: most often a flatter test set."""
+    if e.fit is None or effective_plan(e) is not None or not material(e, *e.tau_judged) or e.fit.tau[0] > 0:
+        return None
+    return Verdict(
+        "warning",
+        0.5,
+        f"The model answers for class frequencies more uneven than those of these rows ({described(e)}{explained(e)}), "
+        "as a model does that was trained on more imbalanced data than it is judged on.",
+        tilt_evidence(e),
+        "Give the training counts: they tell a shifted prior from weights that act the wrong way round.",
+        remedies.prior_snippets(),
+        surer(e),
     )
 
 

@@ -138,7 +138,9 @@ def _best_order(e: Evidence, direction: Floats) -> tuple[Order, float] | None:
         (weighted_correlation(bias, order.apply(direction), e.bias_weight), i, order)
         for i, order in enumerate(known_orders(e.prior_counts, e.declared.class_names))
     ]
-    likely = sorted((s for s in scored if s[0] > max(0.5, straight + 0.02)), key=lambda s: (-s[0], s[1]))[:3]
+    # An order that hardly changes the direction cannot be told from the right one by biases with noise.
+    other = [s for s in scored if weighted_correlation(s[2].apply(direction), direction, e.bias_weight) < 0.9]
+    likely = sorted((s for s in other if s[0] > max(0.4, straight + 0.02)), key=lambda s: (-s[0], s[1]))[:3]
     base, right = e.beta_only[1], _gain_along(e, direction)[0]
     available = max(e.biases.log_likelihood - base - e.biases.freedom / 2, 1e-9)
     found: tuple[float, Order, float] | None = None
