@@ -65,9 +65,10 @@ def sample_rows(opened: Predictions, *, cells: int = SAMPLE_CELLS) -> tuple[Sing
 def write_corrected(correction: Correction, opened: Predictions, path: Path | None, output: Path) -> int:
     """Write the predictions with corrected scores as npz, whole or not at all; returns the number of rows.
 
-    Scores keep their kind and name; float16 becomes float32. Members beside them are kept as they are, except that
+    Scores keep their kind and name; float16 becomes float32. Members beside them are kept, with these exceptions:
     ``predicted`` becomes the argmax of the corrected scores, ``train_logits`` is corrected too, ``class_weight`` and
-    ``sampler_rate`` get the prefix ``before_``, and ``config`` says under ``corrected`` what was done. An npz keeps the rows of `ignore_index`; other formats leave them out.
+    ``sampler_rate`` get the prefix ``before_``, and ``config`` says under ``corrected`` what was done. An npz keeps the
+    rows of `ignore_index`; other formats leave them out.
 
     Args:
         correction: for the same classes. opened: logits or probabilities. path: the npz it was opened from, if so.
