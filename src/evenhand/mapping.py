@@ -158,17 +158,18 @@ def _free_map(t: Tally, table: Table, seed: int = 0) -> LabelMap | None:
         gained, lost, rows = _gains(pairs, other)
         total, against, size = float(gained.sum()), float(lost.sum()), float(rows.sum())
         # Renaming the tail must not hide that the model is simply bad on it.
-        if np.sum(pairs >= 0) >= 2 and total >= 10 and total > 5 * against and total > max(0.3, 0.4 * base) * size:
+        if np.sum(pairs >= 0) >= 2 and total >= 10 and total > 5 * against and total > max(0.3, 0.5 * base) * size:
             return _describe(t, table, _completed(pairs), None)
     return None
 
 
 def _gains(pairs: Ints, table: Table) -> tuple[Floats, Floats, Floats]:
-    """Per renamed prediction: rows right under the new name, rows right under the old, rows of the new class."""
+    """Per renamed prediction: rows right under the new name, rows right as given (of either class), rows of the class."""
     k = table.classes
     match, same = table.true == pairs[table.predicted], table.true == table.predicted
     renamed = np.bincount(table.predicted[match], table.count[match], k)
     own = np.bincount(table.predicted[same], table.count[same], k)
+    own = np.maximum(own, own[pairs])
     size = np.bincount(table.true, table.count, k)
     moved = (pairs >= 0).astype(np.float64)
     return renamed * moved, own * moved, size[pairs] * moved

@@ -26,7 +26,7 @@ def permuted_labels(e: Evidence) -> Verdict | None:
     """Predictions are right once their classes are renamed; the renaming is named or listed."""
     counts = [e.prior_counts] if e.train_given else []
     found = find_label_map(e.tally, counts=counts, names=e.declared.class_names)
-    if found is None:
+    if found is None or (found.name is None and not holds_without_tilt(e, found)):
         return None
     moved = np.flatnonzero(found.true_of != np.arange(e.classes))
     example = "; ".join(_arrow(e, int(found.true_of[c]), int(c)) for c in moved[:3])
@@ -44,6 +44,24 @@ def permuted_labels(e: Evidence) -> Verdict | None:
         "Map names to indices once, save that mapping with the model, and use it for training and evaluation.",
         remedies.label_order_snippets(),
     )
+
+
+def holds_without_tilt(e: Evidence, found: LabelMap) -> bool:
+    """Whether the renaming survives once temperature and tilt are put right.
+
+    A strongly tilted model answers each frequent class with the rare one most like it, which looks like a renaming;
+    without the tilt it is right under the given names.
+    """
+    if e.fit is None or e.fit.beta < 0.5:  # scores that the fit ignores tell nothing about the given names
+        return True
+    moved = np.flatnonzero(found.true_of != np.arange(e.classes))
+    rows = np.isin(e.y, found.true_of[moved])
+    if not rows.any():
+        return True
+    a = e.log_prior - e.log_prior.mean()
+    best = (np.float32(e.fit.beta) * e.z[rows] + (e.offset + e.fit.tau[0] * a).astype(np.float32)).argmax(axis=1)
+    as_given, renamed = (best == e.y[rows]).mean(), (found.true_of[best] == e.y[rows]).mean()
+    return bool(renamed > 3 * as_given and renamed > 0.5 * found.accuracy_after)
 
 
 def _arrow(e: Evidence, true: int, predicted: int) -> str:

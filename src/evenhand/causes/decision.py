@@ -87,12 +87,12 @@ def confused_pairs(e: Evidence) -> Verdict | None:
     order, flow = order[flow > 0][:limit], flow[flow > 0][:limit]
     if not len(order):
         return None
-    error = count_error(e)
-    left = error.copy()
-    np.add.at(left, pairs["predicted"][order], -flow)
-    np.add.at(left, pairs["true"][order], flow)
-    noise = 2 * e.rows * (e.soft_noise if e.scored else e.noise)
-    explained = (np.abs(error).sum() - np.abs(left).sum()) / max(np.abs(error).sum() - noise, 1.0)
+    hard = (e.tally.predicted - e.tally.true).astype(np.float64)
+    explained = _explained_share(hard, pairs, order, flow, 2 * e.rows * e.noise)
+    if e.scored:
+        explained = max(
+            explained - 0.1, _explained_share(count_error(e), pairs, order, flow, 2 * e.rows * e.soft_noise)
+        )
     if explained < 0.5:
         return None
     names = e.declared.class_names
@@ -126,6 +126,14 @@ def count_error(e: Evidence) -> Floats:
     return np.asarray(counted - e.tally.true, dtype=np.float64)
 
 
+def _explained_share(error: Floats, pairs: dict[str, Any], order: Ints, flow: Floats, noise: float) -> float:
+    """Share of the count error beyond noise that disappears when the pairs give back their flow."""
+    left = error.copy()
+    np.add.at(left, pairs["predicted"][order], -flow)
+    np.add.at(left, pairs["true"][order], flow)
+    return float((np.abs(error).sum() - np.abs(left).sum()) / max(np.abs(error).sum() - noise, 1.0))
+
+
 def _misplaced(e: Evidence, pairs: dict[str, Any], i: int) -> float:
     """Rows that a pair moves from class a to class b beyond what tilt or argmax would; 0 if it does not stand out.
 
@@ -145,8 +153,8 @@ def _misplaced(e: Evidence, pairs: dict[str, Any], i: int) -> float:
     if rows < 0.15 * min(int(e.tally.true[a]), int(e.tally.predicted[b])):
         return 0.0
     error = count_error(e)
-    if not e.scored:
-        return flow
+    if not e.scored or (rows > 0.7 * lost and lost > 0.5 * e.tally.true[a] and e.classes >= 20):
+        return flow  # a class lost to one other alone: duplicates, whether or not the probabilities know
     soft_flow = min(-error[a], error[b])
     spread = np.sqrt(max(float(e.tally.true[a] + e.tally.true[b]), 1.0))
     return float(soft_flow) if soft_flow > max(0.3 * flow, 2.0 * spread * 0.7) else 0.0

@@ -62,7 +62,10 @@ def explained(e: Evidence) -> str:
 def material(e: Evidence, tau: float, low: float, high: float) -> bool:
     """Beyond what soundly trained models show, by size as well as by significance, and the right shape."""
     beyond = (tau > 0.3 and low > SOUND) or (tau < -0.3 and high < -SOUND)
-    return beyond and (e.share is None or e.share > 0.25)
+    # A network that learned the prior well and the evidence too timidly (or boldly) fits tau = 1 - beta exactly: its
+    # soft counts are right. Only what goes beyond that line, on the same side, is a tilt.
+    further = tau - (1 - e.beta)
+    return beyond and np.sign(further) == np.sign(tau) and abs(further) > 0.2 and (e.share is None or e.share > 0.25)
 
 
 def surer(e: Evidence) -> str:
@@ -101,7 +104,7 @@ def double_correction(e: Evidence) -> Verdict | None:
     )
     as_planned = both and plan is not None and plan.tau > DOUBLE and e.fraction_judged[2] >= 0.7 and tau > 0.8
     beyond_one = low > DOUBLE or as_planned
-    if not (beyond_one or stronger_than_planned) or (e.share is not None and e.share <= 0.25):
+    if not (beyond_one or stronger_than_planned) or not material(e, *e.tau_judged):
         return None
     if both:
         why = "Loss weights and a sampler both divide out the class frequencies, and the model expresses both."
