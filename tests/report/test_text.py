@@ -11,7 +11,7 @@ from rich.console import Console
 
 from evenhand.report import print_audit, to_markdown, to_text
 from evenhand.report.formats import plain
-from evenhand.report.wording import fix_command, fix_rows, headline, pattern_line, proof
+from evenhand.report.wording import evidence_rows, fix_command, fix_rows, headline, pattern_line, proof, severity_of
 
 
 def test_sentence_then_number_then_remedy_then_fix(cases):
@@ -121,6 +121,8 @@ def test_change_is_judged_by_the_interval_and_the_direction_of_the_metric(cases)
     }
     wide = audit.fix | {"after_interval": {"accuracy": [0.0, 0.5]}}
     assert fix_rows(replace(audit, fix=wide))[0]["change"] == "no clear change"
+    paired = wide | {"difference_interval": {"accuracy": [0.14, 0.16], "balanced_accuracy": [-0.04, 0.01]}}
+    assert [row["change"] for row in fix_rows(replace(audit, fix=paired))][:2] == ["better", "no clear change"]
 
 
 def test_rarest_classes_are_those_of_the_training_counts(fake_audit):
@@ -165,3 +167,20 @@ def test_markdown_says_what_it_leaves_out(cases):
 def test_plain_keeps_words_of_every_script():
     assert plain("naïve 日本語 فئة 👩\u200d🔬") == "naïve 日本語 فئة 👩\u200d🔬"
     assert plain("a\ud800\ufdd0\x9fb") == "ab"
+
+
+def test_no_known_cause_is_not_called_sound(cases):
+    found = cases["healthy"].findings[0]
+    assert severity_of(found) == "sound"
+    assert severity_of(replace(found, probability=0.5)) == "note"
+
+
+def test_evidence_puts_intervals_beside_numbers_and_never_says_p_is_zero():
+    evidence = {"tau": 1.92, "tau_interval": [1.9, 1.94], "p": 0.0, "many": list(range(20)), "in": {"a": 1, "b": None}}
+    assert evidence_rows(evidence) == [
+        ("tau", "1.920 (1.900 to 1.940)"),
+        ("p", "below 0.001"),
+        ("many", "0, 1, 2, 3, 4, 5, 6, 7, … (20 in all)"),
+        ("in: a", "1"),
+        ("in: b", "–"),
+    ]

@@ -21,11 +21,9 @@ def counts_takeaway(audit: Audit) -> str:
     under = int((np.asarray(audit.predicted) < np.asarray(table["interval_low"])).sum())
     if not over + under:
         return f"{pattern_line(audit)} Every class lies inside the 95% band of sampling noise."
-    chance = round(0.05 * audit.classes)
     return (
-        f"{pattern_line(audit)} {over + under:,} of {audit.classes:,} classes lie outside the 95% band of "
-        f"sampling noise (chance alone would put about {chance:,} there): "
-        f"{over:,} are predicted too often, {under:,} too rarely."
+        f"{pattern_line(audit)} {over + under:,} of {audit.classes:,} classes lie outside the 95% band of sampling noise, "
+        f"where chance alone puts 1 in 20: {over:,} predicted too often, {under:,} too rarely."
     )
 
 
@@ -33,6 +31,7 @@ def ratio_takeaway(audit: Audit) -> str:
     """What the slope of the ratio figure means."""
     slope = audit.pattern.get("slope")
     note = "Half a row is added to both counts, so that classes that are never predicted have a place."
+    lines = "The level line is agreement, the sloping one the fit with its 95% interval."
     if slope is None or not math.isfinite(slope):
         return f"Above 1 a class is predicted too often, below 1 too rarely. {note}"
     factor = 10.0 ** (slope - 1.0)
@@ -41,9 +40,8 @@ def ratio_takeaway(audit: Audit) -> str:
     else:
         said = f"Where a class has ten times as many rows, its predicted-to-true ratio is {factor:.2g} times as large"
     span = audit.pattern.get("slope_interval")
-    return (
-        f"{said}: predicted counts follow true counts with slope {fixed(slope, sign=True)} {interval(span, 2)}. {note}"
-    )
+    fit = f"predicted counts follow true counts with slope {fixed(slope, sign=True)} {interval(span, 2)}".rstrip()
+    return f"{said}: {fit}. {lines} {note}"
 
 
 def tau_path_takeaway(audit: Audit) -> str:

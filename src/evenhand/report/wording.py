@@ -37,8 +37,8 @@ FRAMEWORKS: Final = {
 
 
 def severity_of(finding: Finding) -> str:
-    """The severity to show: a healthy model is neither fault nor note."""
-    return "sound" if finding.cause == "healthy" else finding.severity
+    """The severity to show: ``sound`` for a healthy model, unless it is only that no cause was found (even odds)."""
+    return "sound" if finding.cause == "healthy" and finding.probability > 0.5 else finding.severity
 
 
 def headline(finding: Finding) -> tuple[str, str]:
@@ -144,7 +144,8 @@ def evidence_rows(evidence: dict[str, Any]) -> list[tuple[str, str]]:
         if isinstance(value, dict):
             rows += [(f"{label}: {inner}", text) for inner, text in evidence_rows(value)]
             continue
-        text = _evidence_text(value)
+        small = isinstance(value, float) and value < 1e-3 and (label == "p" or label.endswith((" p", "p value")))
+        text = "below 0.001" if small else _evidence_text(value)
         beside = evidence.get(f"{key}_interval")
         if isinstance(beside, (list, tuple)):
             text = f"{text} {interval(beside)}".rstrip()
@@ -185,25 +186,27 @@ def fix_rows(audit: Audit) -> list[dict[str, str]]:
     """Before and after of the fix: metric, before, after, interval of after, better or worse or no clear change."""
     before, after = audit.fix.get("before") or {}, audit.fix.get("after") or {}
     spans = audit.fix.get("after_interval") or {}
-    rows = []
-    for key, old in before.items():
-        new = after.get(key)
-        if isinstance(old, dict) or isinstance(new, dict) or new is None or old is None:
-            continue
-        gain = (new - old) * (-1 if key in LOWER_IS_BETTER else 1)
-        span = spans.get(key)
-        unclear = span is not None and len(span) == 2 and span[0] <= old <= span[1]
-        change = "no clear change" if unclear or gain == 0 else "better" if gain > 0 else "worse"
-        rows.append(
-            {
-                "metric": metric_name(key),
-                "before": number(old),
-                "after": number(new),
-                "interval": interval(span),
-                "change": change,
-            }
-        )
-    return rows
+    return [
+        {
+            "metric": metric_name(key),
+            "before": number(old),
+            "after": number(after[key]),
+            "interval": interval(spans.get(key)),
+            "change": _change(audit.fix, key),
+        }
+        for key, old in before.items()
+        if isinstance(old, (int, float)) and isinstance(after.get(key), (int, float))
+    ]
+
+
+def _change(fix: dict[str, Any], key: str) -> str:
+    """Judged by the paired difference where there is one: on the same rows it is surer than two separate values."""
+    old, new = fix["before"][key], fix["after"][key]
+    paired = (fix.get("difference_interval") or {}).get(key)
+    span, nothing = (paired, 0.0) if paired is not None else ((fix.get("after_interval") or {}).get(key), old)
+    if new == old or (span is not None and span[0] <= nothing <= span[1]):
+        return "no clear change"
+    return "better" if (new > old) != (key in LOWER_IS_BETTER) else "worse"
 
 
 def fix_command(audit: Audit) -> str | None:

@@ -43,12 +43,12 @@ def _curves(
     audit: Audit, path: dict[str, Any], keys: Sequence[str], height: int, title: str, below: str | None = None
 ) -> alt.LayerChart:
     tau = np.asarray(path["tau"], np.float64)
-    x_axis = alt.Axis(labels=below is not None, ticks=below is not None)
+    x_axis = alt.Axis(tickCount=7, labels=below is not None, ticks=below is not None)
     x_scale = alt.Scale(domain=[float(tau[0]), float(tau[-1])], nice=False)
     x = alt.X("tau:Q", title=below, scale=x_scale, axis=x_axis)
     rows, best = _points(path, tau, keys)
-    top = 1.12 * max((float(row["value"]) for row in rows), default=1.0) or 1.0
-    y = alt.Y("value:Q", title=title, axis=alt.Axis(tickCount=4), scale=alt.Scale(domain=[0, top], nice=False))
+    scale = alt.Scale(domain=_range([float(row["value"]) for row in rows]), nice=False)
+    y = alt.Y("value:Q", title=title, axis=alt.Axis(tickCount=4), scale=scale)
     colour, dash = _coding(keys)
     layers = [
         drawn_from(rows).mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, strokeDash=dash),
@@ -65,6 +65,15 @@ def _curves(
             )
             layers.append(text.encode(text="label:N", y=alt.value(0)))
     return layered(layers, HALF, height)
+
+
+def _range(values: Sequence[float]) -> list[float]:
+    """From zero, unless all values are so far from it that their differences would vanish."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    if low < 0.6 * high:
+        return [0.0, 1.12 * high]
+    spread = max(high - low, 0.01)
+    return [max(0.0, low - 0.15 * spread), high + 0.3 * spread]
 
 
 def _points(
