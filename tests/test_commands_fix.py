@@ -11,10 +11,12 @@ from click.testing import CliRunner
 from scipy.special import softmax
 
 from evenhand.cli import run
+from evenhand.commands.fix import GOALS as OFFERED
 from evenhand.commands.fix import command
 from evenhand.correction import Correction, fit_correction
 from evenhand.correction_rows import sample_rows
 from evenhand.files import from_arrays, open_predictions
+from evenhand.goals import GOALS
 
 K = 12
 
@@ -138,7 +140,9 @@ def test_tables_become_npz_without_their_ignored_rows(tmp_path, ending):
         in invoke("--apply", tmp_path / "fix.json", path, "-o", tmp_path / "c.npz", *options).output
     )
     after, keep = held(tmp_path / "c.npz"), y != -100
-    np.testing.assert_allclose(after["logits"], Correction.load(tmp_path / "fix.json").apply(z[keep]), rtol=1e-5)
+    np.testing.assert_allclose(
+        after["logits"], Correction.load(tmp_path / "fix.json").apply(z[keep]), rtol=1e-5, atol=1e-5
+    )
     np.testing.assert_array_equal(after["target"], y[keep])
     np.testing.assert_array_equal(after["row_id"], np.flatnonzero(keep))
     np.testing.assert_array_equal(after["train_counts"], counts)
@@ -241,6 +245,10 @@ def test_control_characters_in_a_file_name_do_not_reach_the_terminal(tmp_path):
     path = tmp_path / "a\x1b[31m.npz"
     np.savez(path, logits=z, target=y)
     assert "\x1b" not in invoke(path).output
+
+
+def test_every_goal_is_offered():
+    assert tuple(GOALS) == OFFERED
 
 
 def test_help_has_examples():
