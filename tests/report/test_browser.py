@@ -302,6 +302,8 @@ def test_prints_on_light_paper_with_every_snippet(visit):
         assert seen.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert all(panel.is_visible() for panel in seen.page.locator("#fix .panel").all())
         assert not seen.page.locator("header.top").is_visible()
+        seen.page.set_viewport_size({"width": 720, "height": 1000})  # A4 within its margins
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 720
 
 
 def test_notebook_frame_works_and_is_isolated(visit, cases):

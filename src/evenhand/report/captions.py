@@ -22,8 +22,8 @@ def counts_takeaway(audit: Audit) -> str:
     if not over + under:
         return f"{pattern_line(audit)} Every class lies inside the 95% band of sampling noise."
     return (
-        f"{pattern_line(audit)} {over + under:,} of {audit.classes:,} classes lie outside the 95% band of sampling noise, "
-        f"where chance alone puts 1 in 20: {over:,} predicted too often, {under:,} too rarely."
+        f"{pattern_line(audit)} {over + under:,} of {audit.classes:,} classes lie outside the 95% band of sampling "
+        f"noise, where chance alone puts 1 in 20: {over:,} predicted too often, {under:,} too rarely."
     )
 
 

@@ -95,6 +95,7 @@ def _render(audit: Audit, *, compact: bool) -> str:
     data["plots"] = {
         order: {key: view[key] for key in ("left", "width", "edges", "members")}
         for order, view in drawn["counts"].items()
+        if len(kept) == audit.classes
     }
     first, *others = audit.findings
     return (
