@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
+from scipy.sparse.csgraph import connected_components
 
 from evenhand.declared import Floats, Ints
 from evenhand.orders import known_orders
@@ -187,10 +187,11 @@ def _suspicious(table: Table) -> bool:
 
 
 def _matching(table: Table) -> Ints:
-    """(K,) true class for each predicted class under the best one-to-one matching, -1 where it is its own or none.
+    """(K,) true class for each predicted class under a one-to-one matching, -1 where it is its own or none.
 
-    Maximises the sum of the associations n / sqrt(n_true n_predicted). Classes without evidence stay unmatched: every
-    predicted class has a private dummy, every true class too, and matched pairs free two dummies for each other.
+    Pairs that prefer each other by association n / sqrt(n_true n_predicted) are matched and taken out, round by round:
+    the greedy matching. (A full optimal assignment takes minutes on such sparse graphs, and differs where nothing
+    can be learned anyway.) The diagonal takes part, so classes that are right under their own name stay.
     """
     k = table.classes
     true = np.bincount(table.true, table.count, k)
@@ -199,16 +200,23 @@ def _matching(table: Table) -> Ints:
     weight = table.count / size
     keep = (weight > 0.1) & (table.count > 0)
     i, j, w = table.predicted[keep], table.true[keep], weight[keep]
-    everyone, tiny = np.arange(k), 1e-6
-    rows = np.concatenate([i, everyone, everyone + k, j + k])
-    columns = np.concatenate([j, everyone + k, everyone, i + k])
-    values = np.concatenate([w, np.full(2 * k + len(w), tiny)])
-    graph = coo_array((values, (rows, columns)), shape=(2 * k, 2 * k)).tocsr()
-    left, right = min_weight_full_bipartite_matching(graph, maximize=True)
-    true_of = np.full(2 * k, -1, np.int64)
-    true_of[left] = right
-    true_of = true_of[:k]
-    return np.where((true_of < k) & (true_of != everyone), true_of, -1)
+    true_of = np.full(k, -1, np.int64)
+    for _ in range(50):
+        if not len(w):
+            break
+        best_i, best_j = np.zeros(k), np.zeros(k)
+        np.maximum.at(best_i, i, w)
+        np.maximum.at(best_j, j, w)
+        mutual = np.flatnonzero((w == best_i[i]) & (w == best_j[j]))
+        # Equal weights may claim a class twice: the first one gets it.
+        mutual = mutual[np.unique(i[mutual], return_index=True)[1]]
+        mutual = mutual[np.unique(j[mutual], return_index=True)[1]]
+        true_of[i[mutual]] = j[mutual]
+        taken = np.zeros(k, bool)
+        taken[true_of[true_of >= 0]] = True
+        open_ = (true_of[i] < 0) & ~taken[j]
+        i, j, w = i[open_], j[open_], w[open_]
+    return np.where(true_of == np.arange(k), -1, true_of)
 
 
 def _confirmed_chains(pairs: Ints, table: Table) -> Ints:
