@@ -44,10 +44,8 @@ def _arrays(world: World, plan: Plan) -> dict[str, Any]:
     elif kind == "probs" and plan.kind is None:
         arrays["probs"] = softmax(plan.scores).astype(dtype)
     else:
-        scores = plan.scores - plan.scores.max() if dtype == "float16" else plan.scores
-        arrays[kind] = (
-            np.maximum(scores, np.finfo(dtype).min).astype(dtype) if dtype == "float16" else scores.astype(dtype)
-        )
+        lowest = np.finfo(dtype).min
+        arrays[kind] = np.where(plan.scores == -np.inf, -np.inf, np.maximum(plan.scores, lowest)).astype(dtype)
     return arrays
 
 
