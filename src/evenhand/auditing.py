@@ -91,23 +91,23 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """The audit as JSON values, schema ``evenhand.audit/1``."""
-        from evenhand.report import to_dict  # noqa: PLC0415  (the report imports this module)
+        from evenhand.report import to_dict
 
         return to_dict(self)
 
     def html(self) -> str:
         """The self-contained report page."""
-        from evenhand.report import to_html  # noqa: PLC0415
+        from evenhand.report import to_html
 
         return to_html(self)
 
     def _repr_html_(self) -> str:
-        from evenhand.report import repr_html  # noqa: PLC0415
+        from evenhand.report import repr_html
 
         return repr_html(self)
 
     def __str__(self) -> str:
-        from evenhand.report import to_text  # noqa: PLC0415
+        from evenhand.report import to_text
 
         return to_text(self)
 
@@ -160,7 +160,7 @@ def audit(
         >>> found.findings[0].cause, 0.8 < found.tilt["tau"] < 1.2
         ('class-weights', True)
     """
-    from evenhand.files import from_arrays  # noqa: PLC0415  (files are read only when there are some)
+    from evenhand.files import from_arrays
 
     predictions = from_arrays(
         logits=logits,
@@ -285,10 +285,11 @@ def fix(e: Evidence, goal: str, findings: tuple[Finding, ...]) -> dict[str, Any]
             "there are too few rows, or no difference in class frequency, to fit a correction"
         )  # fmt: skip
         return nothing | {"why": why}
-    from evenhand.correction import crossfit_effect  # noqa: PLC0415
+    from evenhand.correction import crossfit_effect
 
     theta = np.concatenate([[e.fit.beta], e.fit.tau])
-    effect = crossfit_effect(e.z, e.y, parts=e.parts(), goal=goal, start=theta, threads=e.threads)
+    prior = e.log_prior + e.offset  # of the evaluation data
+    effect = crossfit_effect(e.z, e.y, parts=e.parts(), goal=goal, start=theta, log_prior=prior, threads=e.threads)
     blocked = [f for f in findings if f.cause in ("permuted-labels", "misaligned-rows", "batch-softmax", "collapsed")]
     if blocked:
         effect |= {"recommended": False, "why": f"mend the cause first ({blocked[0].cause}): offsets cannot repair it"}

@@ -163,7 +163,7 @@ class Evidence:
 
     @cached_property
     def usable_rows(self) -> Ints:
-        """Sample rows whose true class is not masked (-inf, -1e9): one such row would drown all others in likelihood."""
+        """Sample rows whose true class is not masked (-inf, -1e9): one such row would drown all others."""
         sample = self.tally.sample
         if not len(sample.target):
             return np.empty(0, np.int64)
@@ -223,8 +223,8 @@ class Evidence:
     def scatter(self) -> tuple[float, Floats]:
         """(variance, information (K,)) of the class biases that are left around the fitted tilt.
 
-        Trained models miss every class by a little: with ``g = n - s`` and information v, ``E[g^2] = v + v^2 variance``.
-        A tilt is measured against that scatter too, not only against the sampling of rows.
+        Trained models miss every class by a little: with ``g = n - s`` and information v,
+        ``E[g^2] = v + v^2 variance``. A tilt is measured against that scatter too, not only against the sampling of rows.
         """
         true = np.bincount(self.y, minlength=self.classes)
         _, soft, v = soft_counts(

@@ -164,7 +164,7 @@ def _free_map(t: Tally, table: Table, seed: int = 0) -> LabelMap | None:
 
 
 def _gains(pairs: Ints, table: Table) -> tuple[Floats, Floats, Floats]:
-    """Per renamed prediction: rows right under the new name, rows right as given (of either class), rows of the class."""
+    """Per renamed prediction: rows right under the new name, right as given (either class), rows of the class."""
     k = table.classes
     match, same = table.true == pairs[table.predicted], table.true == table.predicted
     renamed = np.bincount(table.predicted[match], table.count[match], k)

@@ -190,7 +190,7 @@ def fitted_monotone(x: Floats, y: Floats) -> Floats:
     mean = np.bincount(inverse, y) / count
     fitted: Floats = (
         isotonic_regression(mean, weights=count.astype(np.float64), increasing=True).x if len(unique) > 1 else mean
-    )  # noqa: E501
+    )
     return np.asarray(fitted[inverse])
 
 

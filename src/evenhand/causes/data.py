@@ -223,7 +223,7 @@ def _named_padding(e: Evidence) -> tuple[int, str, float] | None:
                 c,
                 f"its name says so, and it holds {percent(e.tally.true[c] / e.rows)} of the labels and {percent(e.tally.predicted[c] / e.rows)} of the predictions",
                 0.97,
-            )  # noqa: E501
+            )
     return None
 
 
@@ -294,7 +294,7 @@ def _predicted_padding(e: Evidence) -> tuple[int, str, float] | None:
 def _weighted_padding(e: Evidence) -> tuple[int, str, float] | None:
     """One class whose weight is far smaller than its count warrants: padding was counted when weights were made."""
     v = vector(e)
-    if v is None or len(v.unusable) or v.outlier is None:
+    if v is None or len(v.unusable) or len(v.defaults) or v.outlier is None:
         return None
     c = v.outlier
     w = v.weight[c] / np.median(v.weight[v.judged])
@@ -302,4 +302,4 @@ def _weighted_padding(e: Evidence) -> tuple[int, str, float] | None:
         c,
         f"its loss weight is far smaller than its training count warrants ({w:.2g} of the median weight), as if it had been counted with the padding",
         0.85,
-    )  # noqa: E501
+    )

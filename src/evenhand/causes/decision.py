@@ -102,7 +102,7 @@ def confused_pairs(e: Evidence) -> Verdict | None:
         for i, a, b in ((i, int(pairs["true"][i]), int(pairs["predicted"][i])) for i in order[:3])
     ]
     sentence = (
-        f"{len(order)} of the {len(pairs['rows']):,} confused pairs of classes carry{'s' * (len(order) == 1)} {percent(explained)} "
+        f"{len(order)} of the {len(pairs['rows']):,} confused pairs of classes {'carries' if len(order) == 1 else 'carry'} {percent(explained)} "
         f"of the count error: {'; '.join(shown)}."
     )
     listed = [
@@ -148,7 +148,7 @@ def _misplaced(e: Evidence, pairs: dict[str, Any], i: int) -> float:
     elsewhere = max(float(e.false_positive.sum() - rows), 1.0)
     attraction = max(won - rows, 0) / elsewhere  # the share of all other errors that end in b
     stands_out = rows > 4 * max(attraction, 1 / e.classes) * lost or e.classes < 10
-    if not stands_out or rows < 0.4 * max(lost, 1) and rows < 0.4 * won:
+    if not stands_out or (rows < 0.4 * max(lost, 1) and rows < 0.4 * won):
         return 0.0
     if rows < 0.15 * min(int(e.tally.true[a]), int(e.tally.predicted[b])):
         return 0.0
@@ -181,10 +181,10 @@ def argmax_amplification(e: Evidence) -> Verdict | None:
         | tilt_evidence(e),
         "If counts matter, use the sum of probabilities per class, or the goal counts of evenhand fix; better features "
         "shrink the effect.",
-        {
-            framework: "expected_counts = probs.sum(axis=0)  # instead of np.bincount(probs.argmax(axis=1))"
-            for framework in remedies.weight_snippets()
-        },
+        dict.fromkeys(
+            remedies.weight_snippets(),
+            "expected_counts = probs.sum(axis=0)  # instead of np.bincount(probs.argmax(axis=1))",
+        ),
         surer(e),
     )
 

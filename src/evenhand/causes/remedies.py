@@ -96,7 +96,7 @@ def label_order_snippets() -> dict[str, str]:
     """One mapping from names to indices, saved with the model."""
     make = "classes = sorted(set(train_names))  # once; save it with the model\nindex = {name: i for i, name in enumerate(classes)}\n"
     use = make + "target = np.array([index[name] for name in eval_names])"
-    return {framework: use for framework in ("pytorch", "keras", "huggingface", "lightning", "scikit-learn")}
+    return dict.fromkeys(("pytorch", "keras", "huggingface", "lightning", "scikit-learn"), use)
 
 
 def order_of_rows_snippets() -> dict[str, str]:

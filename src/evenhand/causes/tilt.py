@@ -61,6 +61,8 @@ def explained(e: Evidence) -> str:
 
 def material(e: Evidence, tau: float, low: float, high: float) -> bool:
     """Beyond what soundly trained models show, by size as well as by significance, and the right shape."""
+    if e.declared.extra.get("corrected"):
+        return False  # a corrected file is tilted on purpose, for its goal
     beyond = (tau > 0.3 and low > SOUND) or (tau < -0.3 and high < -SOUND)
     # A network that learned the prior well and the evidence too timidly (or boldly) fits tau = 1 - beta exactly: its
     # soft counts are right. Only what goes beyond that line, on the same side, is a tilt.
@@ -80,7 +82,8 @@ def surer(e: Evidence) -> str:
 
 def effective_plan(e: Evidence) -> Plan | None:
     """The declared plan, unless it is too weak to leave a trace that could be told from none."""
-    return e.plan if e.plan is not None and e.plan.spread >= 0.05 else None
+    weak = e.plan is None or e.plan.spread < 0.05 or e.declared.extra.get("corrected")
+    return None if weak else e.plan
 
 
 def names_of(plan: Plan) -> str:
@@ -109,7 +112,7 @@ def double_correction(e: Evidence) -> Verdict | None:
     if both:
         why = "Loss weights and a sampler both divide out the class frequencies, and the model expresses both."
     elif plan is not None:
-        why = f"The model corrects for class frequency more strongly than one balanced correction; your {names_of(plan)} predict {plan.tau:.2f}."  # noqa: E501
+        why = f"The model corrects for class frequency more strongly than one balanced correction; your {names_of(plan)} predict {plan.tau:.2f}."
     else:
         why = (
             "The model corrects for class frequency more than once, as with weights on top of a balanced sampler, "
