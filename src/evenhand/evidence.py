@@ -287,7 +287,7 @@ class Evidence:
         """(K,) how much the sample says about the bias of each class."""
         if self.biases is None:
             return self.tally.true.astype(np.float64)
-        return self.biases.information
+        return np.maximum(self.biases.information, 1e-12)  # rows that are all certain say nothing: all classes alike
 
     @cached_property
     def share(self) -> float | None:

@@ -158,9 +158,21 @@ def _free_map(t: Tally, table: Table, seed: int = 0) -> LabelMap | None:
         gained, lost, rows = _gains(pairs, other)
         total, against, size = float(gained.sum()), float(lost.sum()), float(rows.sum())
         # Renaming the tail must not hide that the model is simply bad on it.
-        if np.sum(pairs >= 0) >= 2 and total >= 10 and total > 5 * against and total > max(0.3, 0.5 * base) * size:
+        if _complete(pairs, table) and total >= 10 and total > 5 * against and total > max(0.3, 0.5 * base) * size:
             return _describe(t, table, _completed(pairs), None)
     return None
+
+
+def _complete(pairs: Ints, table: Table) -> bool:
+    """Two renamed classes, or one whose old name no label and whose new name no prediction uses."""
+    moved = np.flatnonzero(pairs >= 0)
+    if len(moved) != 1:
+        return len(moved) >= 2
+    predicted, true = int(moved[0]), int(pairs[moved[0]])
+    crossed = table.count[(table.true == true) & (table.predicted == predicted)].sum()
+    return bool(
+        table.count[table.true == predicted].sum() + table.count[table.predicted == true].sum() < 0.02 * crossed
+    )
 
 
 def _gains(pairs: Ints, table: Table) -> tuple[Floats, Floats, Floats]:
@@ -176,14 +188,14 @@ def _gains(pairs: Ints, table: Table) -> tuple[Floats, Floats, Floats]:
 
 
 def _suspicious(table: Table) -> bool:
-    """Whether at least two columns are led by another class than their own, by rows and not only by its size."""
+    """Whether some column is led by another class than its own, by rows and not only by its size."""
     predicted = np.bincount(table.predicted, table.count, table.classes)
     own = np.zeros(table.classes)
     same = table.true == table.predicted
     own[table.predicted[same]] = table.count[same]
     largest = np.zeros(table.classes)
     np.maximum.at(largest, table.predicted[~same], table.count[~same])
-    return int(((largest >= 3) & (largest > 3 * own) & (largest > 0.3 * predicted)).sum()) >= 2
+    return int(((largest >= 3) & (largest > 3 * own) & (largest > 0.3 * predicted)).sum()) >= 1
 
 
 def _matching(table: Table) -> Ints:

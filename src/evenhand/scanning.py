@@ -170,8 +170,11 @@ def _collect(
     limit = sample_size(k)
     if len(chosen) > limit:
         chosen = chosen[np.argpartition(hashes[chosen], limit - 1)[:limit]]
+    # In the order of `smallest_hashes` already: a tally of one span is never combined, and folds need random order.
+    chosen = chosen[np.lexsort((target[chosen], row_id[chosen], hashes[chosen]))]
     # Ids below the limit, not the first rows of this span: so that any split of the rows keeps the same ones.
     lead = np.flatnonzero(row_id < lead_size(k))
+    lead = lead[np.argsort(row_id[lead], kind="stable")]
     return Tally(
         kind=kind,
         rows=n,

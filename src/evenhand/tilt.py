@@ -237,9 +237,13 @@ def maximise(likelihood: Likelihood, *, start: Floats | None = None, tolerance: 
 
 
 def _covariance(information: Floats) -> Floats:
-    """Inverse information; a direction that the rows say nothing about gets a huge variance, not none."""
-    ridge = 1e-10 * max(float(np.trace(information)), 1e-6)
-    return np.asarray(np.linalg.inv(information + ridge * np.eye(len(information))))
+    """Inverse information; a direction that the rows say nothing about gets a huge variance, not none.
+
+    Where every row is certain, single-precision rounding leaves eigenvalues around zero, some of them negative.
+    """
+    values, vectors = np.linalg.eigh(information)
+    floor = 1e-10 * max(float(np.trace(information)), 1e-6)
+    return np.asarray((vectors / np.maximum(values, floor)) @ vectors.T)
 
 
 def _newton_step(gradient: Floats, information: Floats) -> Floats:

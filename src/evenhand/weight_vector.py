@@ -73,7 +73,7 @@ class WeightVector:
         """Whether the vector is a falling function of the counts, up to rounding (or up to noise, if not exact)."""
         if self.exact:
             return self.residual <= max(0.02, 0.03 * self.spread)
-        return self.correlation > 0.7
+        return self.correlation > 0.97
 
     @cached_property
     def falls_the_wrong_way(self) -> bool:
@@ -87,7 +87,7 @@ class WeightVector:
     @cached_property
     def correlation(self) -> float:
         """Correlation of log w with rarity, classes with many rows counting more: their counts are sure."""
-        return weighted_correlation(self.log_weight, self.rarity, np.sqrt(self.counts[self.judged]))
+        return weighted_correlation(self.log_weight, self.rarity, self.counts[self.judged])
 
     def _same_values(self, first: Floats, second: Floats) -> bool:
         """Whether the weights, sorted, look like `second` sorted, clearly more than like `first` sorted."""
@@ -106,7 +106,7 @@ class WeightVector:
         if self.exact:
             fits = best_misfit <= max(0.02, 0.03 * self.spread) and best_misfit < 0.2 * self.residual
         else:
-            fits = best_misfit < 0.3 and self.correlation < 0.5
+            fits = best_misfit < 0.1 and best_misfit < 0.2 * (1 - self.correlation)
         return best if fits else None
 
     def _misfit(self, order: Order) -> float:
@@ -118,7 +118,7 @@ class WeightVector:
         log_weight, rarity = np.log(self.weight[both]), -np.log(moved[both])
         if self.exact:
             return monotone_residual(rarity, log_weight) if spearman(log_weight, rarity) > 0.8 else float("inf")
-        return 1 - weighted_correlation(log_weight, rarity, np.sqrt(moved[both]))
+        return 1 - weighted_correlation(log_weight, rarity, moved[both])
 
     @cached_property
     def unnamed_order(self) -> bool:
@@ -131,7 +131,7 @@ class WeightVector:
     def defaults(self) -> Ints:
         """Classes whose weight is exactly 1 while all others follow a rule that gives them something else."""
         ones = self.weight[self.judged] == 1.0
-        if not 0 < ones.sum() <= 0.5 * len(ones) or self.spread < 0.05 or self.follows_a_rule:
+        if not self.exact or not 0 < ones.sum() <= 0.5 * len(ones) or self.spread < 0.05 or self.follows_a_rule:
             return np.empty(0, np.int64)
         rest = monotone_residual(self.rarity[~ones], self.log_weight[~ones])
         return self.judged[ones] if rest <= 0.02 + 0.02 * self.spread else np.empty(0, np.int64)

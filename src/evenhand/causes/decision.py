@@ -78,7 +78,7 @@ def lopsided_pairs(t: Tally) -> dict[str, Any]:
 @cause("confused-pairs", "EH502", "A few pairs of classes carry the count error", explains=("argmax-amplification",))
 def confused_pairs(e: Evidence) -> Verdict | None:
     """A handful of directed pairs explain most of the difference between predicted and true counts."""
-    if e.homogeneity.p > 1e-3 or e.hard_distance < 1.5 * e.noise or e.hard_distance < 0.005:
+    if e.classes < 5 or e.homogeneity.p > 1e-3 or e.hard_distance < max(1.5 * e.noise, 0.005):
         return None
     pairs = lopsided_pairs(e.tally)
     limit = max(1, min(10, e.classes // 10))

@@ -148,8 +148,10 @@ def _best_order(e: Evidence, direction: Floats) -> tuple[Order, float] | None:
         gain, fraction = _gain_along(e, order.apply(direction))
         if 0.4 < fraction < 2.5 and (found is None or gain > found[0]):
             found = (gain, order, fraction)
-    # The wrong order must explain the biases, and clearly better than the right one does.
-    if found is None or found[0] < 0.5 * available or found[0] - right < max(12.0, 0.1 * available):
+    # The wrong order must explain the biases, clearly better than the right one does, and better than the best of
+    # so many random directions would: with ten classes some order fits any ten numbers rather well.
+    chance = 1 - (1e-3 / max(len(scored), 1)) ** (2 / max(e.classes - 2, 1))
+    if found is None or found[0] < max(0.5, chance) * available or found[0] - right < max(12.0, 0.1 * available):
         return None
     return found[1], found[2]
 
