@@ -4,7 +4,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -20,6 +19,7 @@ count_arrays = hnp.arrays(np.int64, st.integers(2, 60), elements=st.integers(0, 
 @given(label_lists)
 def test_every_container_and_dtype_counts_alike(labels):
     expected = [labels.count(k) for k in range(10)]
+    torch = pytest.importorskip("torch")
     for given_labels in (labels, np.array(labels, np.uint8), np.array(labels, np.float32), torch.tensor(labels)):
         assert class_counts(given_labels, classes=10).counts.tolist() == expected
     assert class_counts(np.array(labels).reshape(1, -1, 1), classes=10).counts.dtype == np.int64

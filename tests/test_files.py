@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -100,6 +99,7 @@ def save_csv(path: Path, logits: np.ndarray, target: np.ndarray) -> Predictions:
 
 
 def in_memory(path: Path, logits: np.ndarray, target: np.ndarray) -> Predictions:
+    torch = pytest.importorskip("torch")
     return from_arrays(logits=torch.from_numpy(logits).requires_grad_(), target=target.tolist(), ignore_index=IGNORED)
 
 
@@ -157,6 +157,7 @@ def test_large_compressed_members_go_through_a_temporary_file(tmp_path: Path, mo
 
 
 def test_bfloat16(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
     from safetensors.torch import save_file
 
     logits = torch.from_numpy(LOGITS).bfloat16()

@@ -131,8 +131,27 @@ class Evidence:
     @cached_property
     def prior_counts(self) -> Floats:
         """(K,) counts that stand for the training prior."""
-        given = self.declared.train_counts
-        return self.tally.true.astype(np.float64) if given is None else given
+        if self.declared.train_counts is not None:
+            return self.declared.train_counts
+        return self.tally.true.astype(np.float64) if self.counts_by_weight is None else self.counts_by_weight
+
+    @cached_property
+    def counts_by_weight(self) -> Floats | None:
+        """(K,) smooth stand-in counts: the trend of the evaluation counts over the declared weights, if there is one.
+
+        With few rows per class the evaluation counts are mostly noise; weights that were made from the training
+        counts know the frequencies better, up to a power that the regression finds.
+        """
+        w = self.declared.class_weight
+        if self.train_given or w is None or len(w) != self.classes or self.rows > 50 * self.classes:
+            return None
+        if not (np.isfinite(w) & (w > 0)).all():
+            return None
+        trend = count_slope(self.tally.true.astype(np.float64), -np.log(w))
+        if trend is None or trend.dispersion > 0.3:
+            return None
+        error = (trend.interval[1] - trend.slope) / 1.96
+        return trend.fitted if abs(trend.slope) > 4 * error else None
 
     @cached_property
     def log_prior(self) -> Floats:
@@ -144,7 +163,7 @@ class Evidence:
         """Whether class frequencies differ enough for a tilt to mean anything."""
         weight = np.exp(self.log_prior)
         spread = np.sqrt(np.average((self.log_prior - weight @ self.log_prior) ** 2, weights=weight))
-        if self.train_given:
+        if self.train_given or self.counts_by_weight is not None:
             return bool(spread > 0.05)
         # Counts of equally frequent classes scatter too: the spread must exceed that of a multinomial sample.
         occupied = int(np.count_nonzero(self.tally.true))
@@ -189,7 +208,7 @@ class Evidence:
     def parts(self, *directions: Floats, prior_first: bool = True) -> tuple[Part, ...]:
         """Rows with their offset and directions; the first direction is the (cross-fitted) log prior if asked."""
         extra = [d - d.mean() for d in directions]
-        if not prior_first or self.train_given:
+        if not prior_first or self.train_given or self.counts_by_weight is not None:
             columns = ([self.log_prior - self.log_prior.mean()] if prior_first else []) + extra
             return (Part(slice(None), self.offset, _columns(columns, self.classes)),)
         folds = fold_log_priors(self.tally.true, self.y)
@@ -224,7 +243,8 @@ class Evidence:
         """(variance, information (K,)) of the class biases that are left around the fitted tilt.
 
         Trained models miss every class by a little: with ``g = n - s`` and information v,
-        ``E[g^2] = v + v^2 variance``. A tilt is measured against that scatter too, not only against the sampling of rows.
+        ``E[g^2] = v + v^2 variance``. A tilt is measured against that scatter too, not only against the sampling
+        of rows.
         """
         true = np.bincount(self.y, minlength=self.classes)
         _, soft, v = soft_counts(

@@ -182,7 +182,8 @@ def fit_tilt(
         Estimates with 95 % profile-likelihood intervals.
 
     Raises:
-        InputError: shapes that do not fit, or a direction that is constant (nothing could be measured along it).
+        InputError: shapes that do not fit, labels out of range, NaN or +inf, or a direction that is constant (nothing
+            could be measured along it).
 
     Limits:
         Asymptotic intervals; below about 20 rows they are too short. A direction that hardly varies over the classes
@@ -197,20 +198,43 @@ def fit_tilt(
         >>> bool(abs(fit.tau[0] - 1) < 0.1), bool(abs(fit.beta - 1) < 0.1)
         (True, True)
     """
-    columns = directions[:, None] if directions.ndim == 1 else directions
-    if z.ndim != 2 or len(y) != len(z) or len(columns) != z.shape[1]:
-        raise InputError(
-            f"expected logits (n, K), labels (n,) and directions (K,) or (K, D), got {z.shape}, {y.shape} and "
-            f"{directions.shape}; pass arrays of the same rows and classes"
-        )
+    columns, known = _checked(z, y, directions, offset)
     if np.ptp(columns, axis=0).min() < 1e-9:
         raise InputError(
             "expected a direction that differs between classes, got a constant one; with equal class frequencies "
             "there is no tilt to measure"
         )
-    known = np.zeros(z.shape[1]) if offset is None else offset
     likelihood = Likelihood(centred_rows(z), y, (Part(slice(None), known, columns - columns.mean(axis=0)),), threads)
     return maximise(likelihood, start=start)
+
+
+def _checked(z: NDArray[np.floating], y: Ints, directions: Floats, offset: Floats | None) -> tuple[Floats, Floats]:
+    """Directions (K, D) and offset (K,), once everything fits together."""
+    columns = directions[:, None] if directions.ndim == 1 else directions
+    known = np.zeros(len(columns)) if offset is None else offset
+    k = z.shape[-1]
+    if (
+        z.ndim != 2
+        or not len(z)
+        or y.shape != (len(z),)
+        or columns.shape[:1] + known.shape != (k, k)
+        or columns.ndim > 2
+    ):
+        raise InputError(
+            f"expected logits (n, K), labels (n,), directions (K,) or (K, D) and an offset (K,), got {z.shape}, "
+            f"{y.shape}, {directions.shape} and {known.shape}; pass arrays of the same rows and classes"
+        )
+    if y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= k:
+        raise InputError(
+            f"expected whole-number labels from 0 to {k - 1}, got {y.dtype} from {y.min()} to {y.max()}; "
+            "number the classes from zero and drop rows without one"
+        )
+    if not (np.isfinite(columns).all() and np.isfinite(known).all() and np.isfinite(z.max(axis=1)).all()):
+        raise InputError(
+            "expected finite directions and offset and a finite largest logit in every row, got NaN or infinity; "
+            "remove these rows, and smooth the counts before taking logarithms"
+        )
+    return columns, known
 
 
 def maximise(likelihood: Likelihood, *, start: Floats | None = None, tolerance: float = 1e-6) -> TiltFit:
@@ -324,6 +348,9 @@ def score_test(z: NDArray[np.floating], y: Ints, direction: Floats, *, offset: F
     Here n and s are the (K,) true and soft counts and ``a`` is the centred `direction`. ``U / I`` is the first Newton
     step towards tau. Source: Rao (1948), https://doi.org/10.1017/S0305004100023987.
 
+    Raises:
+        InputError: shapes that do not fit, labels out of range, NaN or +inf.
+
     Example:
         >>> import numpy as np
         >>> rng = np.random.default_rng(1)
@@ -332,8 +359,10 @@ def score_test(z: NDArray[np.floating], y: Ints, direction: Floats, *, offset: F
         >>> bool(score_test(z, y, np.log(prior)).z > 5)
         True
     """
-    known = np.zeros(z.shape[1]) if offset is None else offset
-    a = (direction - direction.mean())[:, None]
+    if direction.ndim != 1:
+        raise InputError(f"expected one direction (K,), got {direction.shape}; test one at a time, or use fit_tilt")
+    columns, known = _checked(z, y, direction, offset)
+    a = columns - columns.mean(axis=0)
     _, gradient, information = Likelihood(centred_rows(z), y, (Part(slice(None), known, a),))(np.array([1.0, 0.0]))
     u, i = float(gradient[1]), max(float(information[1, 1]), 1e-300)
     return ScoreTest(z=u / i**0.5, tau=u / i, standard_error=i**-0.5)

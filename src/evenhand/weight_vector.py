@@ -100,7 +100,7 @@ class WeightVector:
             return None
         best, best_misfit = None, np.inf
         for order in known_orders(self.counts, self.names):
-            misfit = self._misfit(order)
+            misfit = self._misfit(order) if self.exact or self._differs(order) else np.inf
             if misfit < best_misfit:
                 best, best_misfit = order, misfit
         if self.exact:
@@ -108,6 +108,12 @@ class WeightVector:
         else:
             fits = best_misfit < 0.1 and best_misfit < 0.2 * (1 - self.correlation)
         return best if fits else None
+
+    def _differs(self, order: Order) -> bool:
+        """Whether an order changes what the weights ask for; sorting sampled counts almost restores their own order."""
+        judged = self.judged
+        moved = -np.log(np.maximum(order.apply(self.counts)[judged], 0.5))
+        return weighted_correlation(moved, self.rarity, self.counts[judged]) < 0.9
 
     def _misfit(self, order: Order) -> float:
         """How far the weights are from a rule in this order: residual if counts are exact, else 1 - correlation."""

@@ -132,7 +132,7 @@ def _should_know(e: Evidence, chance: float) -> bool:
         highest = e.accuracy + 2 * float(np.sqrt((e.accuracy + 1 / e.rows) / e.rows))
         return diverse and e.hard_distance < 3 * e.noise + 0.02 and highest < max(0.03, 2 * chance)
     # The scores claim to know more than chance, yet the best use of them is to ignore them (beta near zero).
-    return diverse and confidence > max(1.3 * chance, chance + 0.02) and e.fitted and abs(e.beta) < 0.3
+    return diverse and confidence > chance + 0.01 and e.fitted and abs(e.beta) < 0.3
 
 
 def best_lag(e: Evidence) -> int | None:

@@ -19,7 +19,8 @@ def vector(e: Evidence) -> WeightVector | None:
     w = e.declared.class_weight
     if w is None or len(w) != e.classes:
         return None
-    return WeightVector(w, e.prior_counts, e.train_given, e.declared.class_names)
+    counts = e.prior_counts if e.train_given else e.tally.true.astype(np.float64)
+    return WeightVector(w, counts, e.train_given, e.declared.class_names)
 
 
 @cause("incomplete-weights", "EH201", "The weight vector does not cover the classes", explains=TILT_CAUSES)
@@ -36,7 +37,7 @@ def incomplete_weights(e: Evidence) -> Verdict | None:
             f"There are {len(w)} weights for {e.classes} classes{hint}, so weights belong to the wrong classes or to none.",
             {"weights": len(w), "classes": e.classes, "classes_with_rows": present},
         )
-    v = WeightVector(w, e.prior_counts, e.train_given, e.declared.class_names)
+    v = vector(e) or WeightVector(w, e.prior_counts, e.train_given)
     # A zero for a class without training rows is a policy, not a mistake.
     bad = np.array([c for c in v.unusable if w[c] != 0 or e.prior_counts[c] > 0], dtype=np.int64)
     if len(bad):
