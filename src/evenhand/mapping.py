@@ -97,7 +97,9 @@ def _shifted_from(t: Tally, table: Table) -> LabelMap | None:
         gain = tail_shifted - tail_own
         c = int(np.argmax(gain))
         # The classes before c must be right as given, or this is just another shift of all of them.
-        if tail_shifted[c] < max(10, 0.3 * tail_rows[c]) or tail_shifted[c] < 5 * tail_own[c] or k - c < 3:
+        before = float(diagonal[:c].sum() / max(size[:c].sum(), 1.0))
+        wanted = float(np.clip(0.6 * before, 0.05, 0.3)) if c > 0 else 0.3
+        if tail_shifted[c] < max(10, wanted * tail_rows[c]) or tail_shifted[c] < 5 * tail_own[c] or k - c < 3:
             continue
         if best is None or gain[c] > best[0]:
             best = (float(gain[c]), c, step)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,28 +164,68 @@ class Tally:
             InputError: the file is no tally, of another version, or damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                held = {name: file[name] for name in file.files}
-            head = json.loads(str(held["head"]))
-            if head["schema"] != SCHEMA:
-                raise KeyError("schema")
-            kwargs: dict[str, Any] = {name: held.get(name) for name in (*ARRAYS, *ADDITIVE)}
-            kwargs |= {name: held[name].item() for name in ("rows", "nll", "impossible")}
-            kwargs |= {
-                part: RowSample(*(held[f"{part}_{f.name}"] for f in dataclasses.fields(RowSample)))
-                for part in ("sample", "lead")
-            }
-            facts = head["declared"] | {
-                name.removeprefix("declared_"): value for name, value in held.items() if name.startswith("declared_")
-            }
-            if facts.get("class_names") is not None:
-                facts["class_names"] = tuple(facts["class_names"])
-            return cls(kind=head["kind"], row_sum_error=head["row_sum_error"], declared=Declared(**facts), **kwargs)
-        except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            # Opened here: np.load leaves its own file open when the file is no archive.
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                return _restored({name: file[name] for name in file.files})
+        except DAMAGE as error:
             raise InputError(
                 f"expected a tally written by `evenhand tally`, got a file that is none or damaged: {path.name}; "
                 "write it again"
             ) from error
+
+
+# Everything that NumPy, zipfile, zlib and JSON raise on damaged files; what cannot be opened stays an OSError.
+DAMAGE = (
+    KeyError, ValueError, TypeError, AttributeError, EOFError, OverflowError, RuntimeError, MemoryError, struct.error,
+    zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+def _restored(held: dict[str, Any]) -> Tally:
+    """The tally that `Tally.save` took apart; raises one of `DAMAGE` unless everything is there and fits."""
+    head = json.loads(str(held["head"]))
+    if head["schema"] != SCHEMA or head["kind"] not in get_args(Kind):
+        raise ValueError("another schema or kind")
+    facts = head["declared"] | {
+        name.removeprefix("declared_"): value for name, value in held.items() if name.startswith("declared_")
+    }
+    if facts.get("class_names") is not None:
+        facts["class_names"] = tuple(facts["class_names"])
+    optional = ("soft", "soft_square") if head["kind"] == "predicted" else ()
+    fields: dict[str, Any] = {n: held.get(n) if n in optional else held[n] for n in (*ARRAYS, *ADDITIVE)}
+    fields |= {name: held[name].item() for name in ("rows", "nll", "impossible")}
+    for part in ("sample", "lead"):
+        fields[part] = RowSample(*(held[f"{part}_{f.name}"] for f in dataclasses.fields(RowSample)))
+    tally = Tally(kind=head["kind"], row_sum_error=head["row_sum_error"], declared=Declared(**facts), **fields)
+    _check_shapes(tally)
+    return tally
+
+
+def _check_shapes(t: Tally) -> None:
+    """Raise ValueError unless every part has its type and shape and the counts add up."""
+    k, edges = len(t.true), len(t.edge_count)
+    scored = t.kind != "predicted"
+    whole = (t.true, t.predicted, t.hits, t.decoded, t.minus_infinite)
+    wanted: list[tuple[Any, type, tuple[int, ...]]] = [(values, np.int64, (k,)) for values in whole]
+    wanted += [(values, np.int64, (edges,)) for values in (t.edge_true, t.edge_predicted, t.edge_count)]
+    wanted += [(t.bins, np.float64, (BINS, 3)), (t.column_sum, np.float64, (k,))]
+    wanted += [(values, np.float64, (k,)) for values in (t.soft, t.soft_square) if scored]
+    for part, columns in ((t.sample, k), (t.lead, k if scored or not len(t.lead.row_id) else 1)):
+        n = len(part.row_id)
+        wanted += [
+            (part.row_id, np.int64, (n,)),
+            (part.target, np.int64, (n,)),
+            (part.scores, np.float32, (n, columns)),
+        ]
+    wanted += [(np.asarray(t.rows), np.int64, ()), (np.asarray(t.impossible), np.int64, ())]
+    wanted += [(np.asarray(value), np.float64, ()) for value in (t.nll, t.row_sum_error)]
+    if any(values.dtype != dtype or values.shape != shape for values, dtype, shape in wanted):
+        raise ValueError("a member of another type or shape")
+    labels = (t.edge_true, t.edge_predicted, t.sample.target, t.lead.target)
+    if any(len(x) and not 0 <= x.min() <= x.max() < k for x in labels):
+        raise ValueError("a class out of range")
+    if not t.rows == t.true.sum() == t.predicted.sum() == t.hits.sum() + t.edge_count.sum():
+        raise ValueError("counts that do not add up")
 
 
 def combine(parts: Sequence[Tally]) -> Tally:

@@ -273,8 +273,9 @@ def _covariance(information: Floats) -> Floats:
 def _newton_step(gradient: Floats, information: Floats) -> Floats:
     ridge = 1e-9 * np.trace(information) * np.eye(len(gradient)) + 1e-12 * np.eye(len(gradient))
     step = np.linalg.solve(information + ridge, gradient)
-    # beyond a few units the quadratic model says nothing: an almost flat likelihood must not send theta to infinity
-    return step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-300))
+    # Beyond one unit the quadratic model says nothing: a long step lands where every posterior is 0 or 1, the
+    # information vanishes, and no further step leads back.
+    return step * min(1.0, 1.0 / max(float(np.abs(step).max()), 1e-300))
 
 
 def _describe(

@@ -106,7 +106,7 @@ class WeightVector:
         if self.exact:
             fits = best_misfit <= max(0.02, 0.03 * self.spread) and best_misfit < 0.2 * self.residual
         else:
-            fits = best_misfit < 0.1 and best_misfit < 0.2 * (1 - self.correlation)
+            fits = best_misfit < 0.1 and self.correlation < 0.6
         return best if fits else None
 
     def _differs(self, order: Order) -> bool:

@@ -150,7 +150,9 @@ def best_lag(e: Evidence) -> int | None:
             best, best_rate = lag, rate
     # Rows sorted by class agree with their neighbours too: then they agree with themselves even better.
     error = float(np.sqrt(best_rate * (1 - best_rate) / len(predicted))) + 1e-12
-    return best if best_rate - here > 6 * error and best_rate > 2 * here + 0.03 else None
+    share = np.bincount(lead.target, minlength=e.classes) / len(predicted)
+    chance = float(share @ (np.bincount(predicted, minlength=e.classes) / len(predicted)))
+    return best if best_rate - here > 6 * error and here - chance < 0.3 * (best_rate - chance) else None
 
 
 def bad_stretch(e: Evidence) -> dict[str, Any] | None:

@@ -64,6 +64,8 @@ def material(e: Evidence, tau: float, low: float, high: float) -> bool:
     if e.declared.extra.get("corrected"):
         return False  # a corrected file is tilted on purpose, for its goal
     beyond = (tau > 0.3 and low > SOUND) or (tau < -0.3 and high < -SOUND)
+    if effective_plan(e) is None:  # nothing declared to expect it: a false accusation must be rarer than one in twenty
+        beyond = beyond and abs(tau) > 4 * (high - low) / (2 * 1.96)
     # A network that learned the prior well and the evidence too timidly (or boldly) fits tau = 1 - beta exactly: its
     # soft counts are right. Only what goes beyond that line, on the same side, is a tilt.
     further = tau - (1 - e.beta)
@@ -240,7 +242,14 @@ def expressed_in_full(e: Evidence, plan: Plan) -> bool:
     if e.plan_fit is None:
         return False
     _, low, high = e.fraction_judged
+    if scattered(e, plan):
+        return False
     return low > 0.1 and high >= FULL and abs(float(e.plan_fit.tau[0])) * plan.spread > 0.05
+
+
+def scattered(e: Evidence, plan: Plan) -> bool:
+    """Whether the class biases left around the tilt are as large as the plan: then the model follows something else."""
+    return bool(np.sqrt(e.scatter[0]) > max(0.4, 0.6 * plan.spread))
 
 
 @cause("sampler", "EH303", "The sampler did what it asks for", needs_scores=True)
@@ -276,7 +285,8 @@ def partial_weights(e: Evidence) -> Verdict | None:
     if e.fit is None or plan is None or e.plan_fit is None or plan.weight_direction is None:
         return None
     fraction, low, high = e.fraction_judged
-    if high >= FULL or fraction < -0.2 or plan.spread < 0.1:
+    elsewhere = scattered(e, plan)
+    if (high >= FULL and not elsewhere) or fraction < -0.2 or plan.spread < 0.1:
         return None
     batch = e.declared.batch_size
     hints = ["long training (overfitted networks lose the effect of weights)"]
@@ -286,6 +296,8 @@ def partial_weights(e: Evidence) -> Verdict | None:
         hints.append("small batches with reduction='mean'")
     none = high < 0.25
     said = "leave hardly a trace in the model" if none else f"are expressed by {percent(max(fraction, 0))} only"
+    if elsewhere:
+        said = "are not what the model's class biases follow: those scatter around them as widely as the plan itself"
     sentence = (
         f"Your {names_of(plan)} {said} (fraction {fraction:.2f}, {low:.2f} to {high:.2f}; {described(e)} where they "
         f"predict {plan.tau:.2f}). Usual reasons: {', '.join(hints)}, or weights that never reached the loss."
