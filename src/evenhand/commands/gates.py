@@ -14,13 +14,6 @@ from evenhand.declared import InputError
 if TYPE_CHECKING:
     from evenhand.auditing import Audit
 
-CAUSES = (
-    "healthy", "argmax-amplification", "class-weights", "partial-weights", "sampler", "double-correction",
-    "inverted-weights", "misordered-weights", "incomplete-weights", "foreign-weights", "padding-class",
-    "smoothing-with-weights", "bounded-logits", "double-softmax", "batch-softmax", "permuted-labels", "misaligned-rows",
-    "prior-shift", "tail-overfit", "tied-logits", "masked-classes", "collapsed", "confused-pairs",
-)  # fmt: skip
-
 FIGURES: dict[str, Callable[[Any], Any]] = {
     "tilt": lambda audit: (audit.tilt or {}).get("tau"),
     "tau": lambda audit: (audit.tilt or {}).get("tau"),
@@ -77,8 +70,10 @@ def parse_rule(text: str) -> Rule:
         return Rule(text, lambda audit: any(finding.severity != "note" for finding in audit.findings))
     left, equals, cause = (part.strip() for part in text.partition("="))
     if left == "cause" and equals:
-        if cause not in CAUSES:
-            raise InputError(f"--fail-on names the unknown cause {cause[:40]!r}; choose one of {', '.join(CAUSES)}")
+        from evenhand.causes import REGISTRY
+
+        if cause not in REGISTRY:
+            raise InputError(f"--fail-on names the unknown cause {cause[:40]!r}; choose one of {', '.join(REGISTRY)}")
         return Rule(text, lambda audit: any(finding.cause == cause for finding in audit.findings))
     found = COMPARISON.fullmatch(text)
     if found is None:
