@@ -1,0 +1,79 @@
+"""The speed benchmark runs, at sizes where its figures mean nothing, and tells them as JSON lines."""
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+sys.path.append(str(Path(__file__).parents[1]))  # `benchmarks` is no part of the installed package
+audit, generate, measure, peers = (
+    importlib.import_module(f"benchmarks.{name}") for name in ("audit", "generate", "measure", "peers")
+)
+
+TINY = audit.Sizes((3_000, 20), (500, 20), ((5_000, 20),), (300, 2_000), scaled=True)
+
+
+def allocate(megabytes):
+    def work():
+        held = np.ones(megabytes * 125_000)
+        return {"sum": float(held.sum())}
+
+    return work
+
+
+def test_a_run_tells_time_result_and_the_memory_it_used():
+    small, large = (measure.fresh("tests.test_benchmarks:allocate", megabytes=size) for size in (1, 200))
+    assert large.result == {"sum": 25_000_000.0}
+    assert 0 < large.seconds < large.start
+    assert large.resident_mb - small.resident_mb > 150
+    if measure.anonymous_mb(os.getpid()) is not None:
+        assert 150 < large.anonymous_mb - small.anonymous_mb < 250
+
+
+def test_a_failing_case_is_no_result():
+    with pytest.raises(RuntimeError, match="exit code 1"):
+        measure.fresh("benchmarks.peers:prepare", peer="none", logits="x", target="y", rows=1)
+
+
+def test_the_peers_agree_with_the_audit(tmp_path):
+    pytest.importorskip("sklearn")
+    files = generate.scores(tmp_path, 3_000, 20)
+    z, y = np.load(files["logits"]), np.load(files["target"])
+    own, other = peers.evenhand(z, y), peers.scikit_learn(z, y)
+    assert own == pytest.approx(other, rel=1e-4)
+
+
+def test_data_are_written_once(tmp_path):
+    first = generate.labels(tmp_path, 1_000, 10)
+    stamp = Path(first["path"]).stat().st_mtime_ns
+    assert generate.labels(tmp_path, 1_000, 10) == first
+    assert Path(first["path"]).stat().st_mtime_ns == stamp
+    assert [path.name for path in tmp_path.iterdir()] == [Path(first["path"]).name]
+
+
+def test_every_case_gives_json_lines(monkeypatch):
+    monkeypatch.setattr(audit, "QUICK", TINY)
+    monkeypatch.setattr(audit, "PEERS", ("scikit-learn + SciPy",))
+    result = CliRunner().invoke(audit.command, ["--quick", "--json", "--runs", "1"])
+    assert result.exception is None
+    about, *rows = [json.loads(text) for text in result.stdout.splitlines()]
+    assert about["kind"] == "machine"
+    assert "numpy" in about["versions"]
+    assert {row["kind"] for row in rows} == {"row"}
+    assert len({row["case"] for row in rows}) == len(audit.CASES)
+    assert all(row["met"] is None for row in rows if row["case"] != "evenhand --help")
+    assert all(row["value"] > 0 for row in rows if row["value"] is not None)
+    assert any("same figures" in row["detail"] for row in rows)
+
+
+def test_a_goal_is_judged_at_full_size_only():
+    full, scaled = (audit.Bench(Path(), sizes, 1) for sizes in (audit.FULL, TINY))
+    assert full.row("c", "f", 1.0, "s", 2.0).met is True
+    assert full.row("c", "f", 1.0, "GB/s", 2.0, most=False).met is False
+    assert full.row("c", "f", 1.0, "s").met is None
+    assert scaled.row("c", "f", 1.0, "s", 2.0).met is None
