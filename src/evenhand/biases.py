@@ -75,6 +75,18 @@ def fit_biases(
     return BiasFit(bias, variance, value, freedom)
 
 
+def one_step_biases(log_likelihood: float, gap: Floats, information: Floats, *, prior_sd: float = PRIOR_SD) -> BiasFit:
+    """The first Newton step of `fit_biases` with the diagonal information: enough where the biases are small.
+
+    Args:
+        log_likelihood: at zero bias. gap: (K,) true minus soft counts there. information: (K,) sum_i p_i(c)(1 - p_i(c)).
+    """
+    precision = 1.0 / prior_sd**2
+    bias = gap / (information + precision)
+    gain = float(gap @ bias - 0.5 * information @ bias**2)
+    return BiasFit(bias, information, log_likelihood + gain, float((information / (information + precision)).sum()))
+
+
 def soft_counts(
     z: Singles, y: Ints, beta: float, parts: tuple[Part, ...], bias: Floats, *, threads: int = 1
 ) -> tuple[float, Floats, Floats]:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from evenhand.biases import BiasFit, explained_share, fit_biases, soft_counts
+from evenhand.biases import BiasFit, explained_share, fit_biases, one_step_biases, soft_counts
 from evenhand.declared import Declared, Floats, Ints
 from evenhand.homogeneity import Homogeneity, noise_floor, stuart_maxwell
 from evenhand.orders import weighted_correlation
@@ -18,6 +18,7 @@ from evenhand.tilt import Likelihood, Part, Singles, TiltFit, centred_rows, maxi
 from evenhand.weight_vector import spearman
 
 HOPELESS = -500.0  # a true class this far below the maximum was masked, not scored
+SMALL_BIAS = 0.2  # class biases of this standard deviation are fitted by one Newton step to within a per cent
 ENOUGH_ROWS = 20  # below this not even a tilt of one can be told from none
 
 
@@ -239,6 +240,13 @@ class Evidence:
         return tuple(Part(p.rows, p.offset + p.directions @ tau, p.directions) for p in self.parts())
 
     @cached_property
+    def around(self) -> tuple[float, Floats, Floats]:
+        """(log-likelihood, true - soft counts (K,), information (K,)) of the sample at the fitted tilt."""
+        zero = np.zeros(self.classes)
+        likelihood, soft, v = soft_counts(self.z, self.y, self.beta, self.around_fit, zero, threads=self.threads)
+        return likelihood, np.bincount(self.y, minlength=self.classes) - soft, v
+
+    @cached_property
     def scatter(self) -> tuple[float, Floats]:
         """(variance, information (K,)) of the class biases that are left around the fitted tilt.
 
@@ -246,12 +254,14 @@ class Evidence:
         ``E[g^2] = v + v^2 variance``. A tilt is measured against that scatter too, not only against the sampling
         of rows.
         """
-        true = np.bincount(self.y, minlength=self.classes)
-        _, soft, v = soft_counts(
-            self.z, self.y, self.beta, self.around_fit, np.zeros(self.classes), threads=self.threads
-        )
-        spare = float(((true - soft) ** 2 - v).sum())
-        return max(0.0, spare / max(float((v**2).sum()), 1e-300)), v
+        _, gap, v = self.around
+        return max(0.0, float((gap**2 - v).sum()) / max(float((v**2).sum()), 1e-300)), v
+
+    @cached_property
+    def scatter_z(self) -> float:
+        """How surely there is scatter beyond the sampling of rows, in standard deviations of none."""
+        _, gap, v = self.around
+        return float((gap**2 - v).sum() / np.sqrt((2 * v**2 + v).sum() + 1e-300))
 
     def judged(self, fit: TiltFit, direction: Floats) -> tuple[float, float, float]:
         """(estimate, low, high) of a fit along one direction, the scatter of class biases included."""
@@ -288,9 +298,12 @@ class Evidence:
 
     @cached_property
     def biases(self) -> BiasFit | None:
-        """Free class biases around the fitted tilt."""
+        """Free class biases around the fitted tilt: one Newton step where they are small, else a full fit."""
         if not self.fitted:
             return None
+        if np.sqrt(self.scatter[0]) < SMALL_BIAS:
+            likelihood, gap, v = self.around
+            return one_step_biases(likelihood, gap, v)
         return fit_biases(self.z, self.y, self.beta, self.around_fit, threads=self.threads)
 
     @cached_property
@@ -388,7 +401,7 @@ def declared_plan(declared: Declared, log_prior: Floats, weight: Floats) -> Plan
     if "sampler" in parts and declared.train_counts is None:
         # Rates beside sampled counts always differ a little: only a clear relation to frequency is a plan.
         d = parts["sampler"]
-        if abs(weighted_correlation(d, log_prior, weight)) < 0.6 or d.std() < 0.2:
+        if abs(weighted_correlation(d, log_prior, weight)) < 0.6 or abs(_slope(d, log_prior, weight)) < 0.3:
             del parts["sampler"]
     parts = {name: d - d.mean() for name, d in parts.items() if np.ptp(d) > 1e-6}
     if not parts:

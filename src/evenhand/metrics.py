@@ -59,12 +59,14 @@ def metrics(t: Tally, prior_counts: Floats) -> dict[str, Any]:
         "nll": t.nll / possible if scored and possible else None,
         "impossible_rows": t.impossible,
         "ece": calibration_error(t.bins) if scored else None,
-        "groups": {name: group_metrics(t, members) for name, members in _groups(prior_counts).items()},
+        "groups": {name: group_metrics(t, members) for name, members in prior_groups(prior_counts).items()},
     }
 
 
-def _groups(prior_counts: Floats) -> dict[str, Ints]:
-    return {name: np.asarray(m, dtype=np.int64) for name, m in groups(prior_counts.round().astype(np.int64)).items()}
+def prior_groups(prior_counts: Floats) -> dict[str, Ints]:
+    """Head, medium and tail by training frequency; smoothed counts may be fractions, only their order matters."""
+    scaled = np.rint(prior_counts * (1e9 / max(float(prior_counts.max()), 1e-300))).astype(np.int64)
+    return groups(scaled)
 
 
 def group_metrics(t: Tally, members: Ints) -> dict[str, Any]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from evenhand.files import Block, Predictions
 
 BLOCK_CELLS = 262_144  # 1 MiB of float32: a block and its exponentials fit the second-level cache
+BLOCK_ROWS = 4_096  # longer single-precision sums would lose the sixth digit
 SPAN_ROWS = 65_536  # rows whose labels are counted together, at most
 SPAN_CELLS = 8_000_000  # scores read together: 32 MB of float32 per thread
 Scores = NDArray[np.floating[Any]]
@@ -75,7 +76,8 @@ def _logits_block(z: Scores, target: Ints, span: _Span, at: slice, buffer: Singl
         np.copyto(e, z)
         e -= peak[:, None].astype(np.float32)
     else:
-        np.subtract(z, peak[:, None], out=e, casting="unsafe")
+        with np.errstate(over="ignore"):  # a mask of -1e300 becomes -inf
+            np.subtract(z, peak[:, None], out=e, casting="unsafe")
     if bad.any():
         e[bad] = 0.0
     if not np.isfinite(e @ np.ones(e.shape[1], np.float32)).all():
@@ -139,7 +141,7 @@ def tally_span(
     """
     n, k = scores.shape
     span = _Span(n, k)
-    rows = max(4, BLOCK_CELLS // k)
+    rows = int(np.clip(BLOCK_CELLS // k, 4, BLOCK_ROWS))
     buffer = np.empty((min(rows, n), k), np.float32)
     fill = _logits_block if kind == "logits" else _probs_block
     for start in range(0, n, rows):
@@ -215,7 +217,8 @@ def as_logits(scores: Scores, kind: Kind) -> Singles:
 
 
 def _raw(scores: Scores) -> Singles:
-    return np.array(scores, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        return np.array(scores, dtype=np.float32)
 
 
 def bad_rows(kind: Kind, row_id: Ints) -> InputError:

@@ -155,7 +155,8 @@ class TiltFit:
 
 def centred_rows(z: NDArray[np.floating]) -> Singles:
     """Logits with every row's maximum subtracted, float32, -inf replaced by -10,000 (its posterior stays zero)."""
-    out = np.array(z, dtype=np.float32)
+    with np.errstate(over="ignore"):  # a mask of -1e300 becomes -inf
+        out = np.array(z, dtype=np.float32)
     out -= out.max(axis=1, keepdims=True)
     return np.maximum(out, FLOOR, out=out)
 

@@ -164,7 +164,12 @@ class WeightVector:
     @cached_property
     def from_other_counts(self) -> bool:
         """Whether the weights look computed from counts, but from others than the training counts."""
-        if not self.exact or self.spread < 0.2 or self.follows_a_rule or self.levels <= max(3, len(self.judged) // 10):
+        if (
+            not self.exact
+            or self.spread < 0.2
+            or self.follows_a_rule
+            or self.levels <= min(10, max(3, len(self.judged) // 10))
+        ):
             return False
         if len(self.judged) < 6 or self.residual < max(0.12, 0.1 * self.spread):
             return False

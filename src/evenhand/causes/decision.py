@@ -9,10 +9,10 @@ import numpy as np
 from evenhand.causes import remedies
 from evenhand.causes.registry import Verdict, cause, percent
 from evenhand.causes.tilt import described, surer, tilt_evidence, weak_evidence
-from evenhand.counts import groups
 from evenhand.declared import Floats, Ints
 from evenhand.evidence import Evidence
 from evenhand.homogeneity import benjamini_hochberg, mcnemar
+from evenhand.metrics import prior_groups
 from evenhand.tally import Tally
 
 
@@ -21,7 +21,7 @@ def tail_overfit(e: Evidence) -> Verdict | None:
     """Training rows of rare classes are right, held-out ones are not, and the gap grows as classes get rarer."""
     if e.train is None:
         return None
-    members = groups(e.prior_counts.astype(np.int64))
+    members = prior_groups(e.prior_counts)
     gap = {g: _recall(e.train, m) - _recall(e.tally, m) for g, m in members.items()}
     error = _recall_error(e.tally, members["tail"]) + _recall_error(e.train, members["tail"])
     train_tail, held_tail = _recall(e.train, members["tail"]), _recall(e.tally, members["tail"])

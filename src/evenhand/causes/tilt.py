@@ -249,7 +249,7 @@ def expressed_in_full(e: Evidence, plan: Plan) -> bool:
 
 def scattered(e: Evidence, plan: Plan) -> bool:
     """Whether the class biases left around the tilt are as large as the plan: then the model follows something else."""
-    return bool(np.sqrt(e.scatter[0]) > max(0.4, 0.6 * plan.spread))
+    return bool(e.scatter_z > 5 and np.sqrt(e.scatter[0]) > max(0.4, 0.6 * plan.spread))
 
 
 @cause("sampler", "EH303", "The sampler did what it asks for", needs_scores=True)
@@ -286,7 +286,8 @@ def partial_weights(e: Evidence) -> Verdict | None:
         return None
     fraction, low, high = e.fraction_judged
     elsewhere = scattered(e, plan)
-    if (high >= FULL and not elsewhere) or fraction < -0.2 or plan.spread < 0.1:
+    surely_less = fraction + 1.6 * (high - fraction) < FULL
+    if not (surely_less or (elsewhere and plan.spread > 0.4)) or fraction < -0.2 or plan.spread < 0.1:
         return None
     batch = e.declared.batch_size
     hints = ["long training (overfitted networks lose the effect of weights)"]

@@ -112,9 +112,11 @@ def _misordered(e: Evidence, name: str | None, v: WeightVector, probability: flo
 
 def _misordered_in_use(e: Evidence, v: WeightVector | None) -> Verdict | None:
     """The declared vector is in order, but the model's class biases follow a permutation of it."""
-    if not e.fitted or not e.imbalanced or e.biases is None or e.free_bias is None:
+    if not e.fitted or not e.imbalanced:
         return None
     direction = e.plan.direction if e.plan is not None else e.log_prior - e.log_prior.mean()
+    if np.sqrt(e.scatter[0]) < 0.25 * direction.std() or e.biases is None or e.free_bias is None:
+        return None  # the fitted tilt leaves little behind: no other order can explain more
     scale = float(np.sqrt(np.average(direction**2, weights=e.bias_weight + 1e-12)))
     bias_scale = float(np.sqrt(np.average(_centred(e.free_bias, e.bias_weight) ** 2, weights=e.bias_weight)))
     if scale < 0.2 or bias_scale < 0.4 * scale or bias_scale < 0.3:
