@@ -79,7 +79,8 @@ def one_step_biases(log_likelihood: float, gap: Floats, information: Floats, *, 
     """The first Newton step of `fit_biases` with the diagonal information: enough where the biases are small.
 
     Args:
-        log_likelihood: at zero bias. gap: (K,) true minus soft counts there. information: (K,) sum_i p_i(c)(1 - p_i(c)).
+        log_likelihood: at zero bias. gap: (K,) true minus soft counts there.
+        information: (K,) sum_i p_i(c)(1 - p_i(c)).
     """
     precision = 1.0 / prior_sd**2
     bias = gap / (information + precision)
