@@ -27,6 +27,7 @@ from evenhand.tally import (
     merge_edges,
     row_hash,
     sample_size,
+    smallest,
     tally_edges,
 )
 
@@ -311,12 +312,23 @@ def _threaded(predictions: Predictions, rows: int, step: int) -> Iterator[Tally]
 
 
 def _combine_as_they_come(parts: Iterator[Tally], progress: Callable[[int], None] | None) -> Tally | None:
-    """Sum in the order of the rows, sixteen at a time, so that a long stream is never held as a list of tallies."""
+    """Sum in the order of the rows, sixteen at a time, so that a long stream is never held as a list of tallies.
+
+    Row samples are kept apart until they hold twice the rows wanted: with many classes they are large, and copying
+    them with every sum takes longer than the pass itself.
+    """
     pending: list[Tally] = []
+    samples: list[RowSample] = []
     for part in parts:
-        pending.append(part)
+        limit = sample_size(part.classes)
+        samples.append(part.sample)
+        pending.append(dataclasses.replace(part, sample=RowSample.empty(part.classes)))
         if progress is not None:
             progress(part.rows)
         if len(pending) == 16:
             pending = [combine(pending)]
-    return combine(pending) if pending else None
+        if sum(len(sample.row_id) for sample in samples) > 2 * limit:
+            samples = [smallest(samples, limit)]
+    if not pending:
+        return None
+    return dataclasses.replace(combine(pending), sample=smallest(samples, sample_size(pending[0].classes)))

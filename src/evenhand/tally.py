@@ -259,7 +259,7 @@ def combine(parts: Sequence[Tally]) -> Tally:
         edge_predicted=edges[1],
         edge_count=edges[2],
         row_sum_error=max(p.row_sum_error for p in parts),
-        sample=join([p.sample for p in parts]).smallest_hashes(sample_size(k)),
+        sample=smallest([p.sample for p in parts], sample_size(k)),
         lead=join([p.lead for p in parts]).first(lead_size(k)),
         declared=first.declared,
         **{name: total(name) for name in ADDITIVE},
@@ -272,6 +272,22 @@ def join(parts: Sequence[RowSample]) -> RowSample:
     if len(filled) == 1:
         return filled[0]
     return RowSample(*(np.concatenate([getattr(p, f) for p in filled]) for f in ("row_id", "target", "scores")))
+
+
+def smallest(parts: Sequence[RowSample], rows: int) -> RowSample:
+    """`RowSample.smallest_hashes` of all parts together; scores, which can be large, are copied once."""
+    filled = [p for p in parts if len(p.row_id)] or list(parts[:1])
+    if len(filled) == 1:
+        return filled[0].smallest_hashes(rows)
+    row_id, target = (np.concatenate([getattr(p, name) for p in filled]) for name in ("row_id", "target"))
+    order = np.lexsort((target, row_id, row_hash(row_id)))[:rows]
+    ends = np.cumsum([len(p.row_id) for p in filled])
+    owner = np.searchsorted(ends, order, side="right")
+    scores = np.empty((len(order), filled[0].scores.shape[1]), filled[0].scores.dtype)
+    for number, part in enumerate(filled):
+        at = np.flatnonzero(owner == number)
+        scores[at] = part.scores[order[at] - (ends[number] - len(part.row_id))]
+    return RowSample(row_id[order], target[order], scores)
 
 
 def merge_edges(key: Ints, count: Ints, classes: int) -> tuple[Ints, Ints, Ints]:
