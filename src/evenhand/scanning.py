@@ -30,6 +30,7 @@ from evenhand.tally import (
     smallest,
     tally_edges,
 )
+from evenhand.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from evenhand.files import Block, Predictions
@@ -307,7 +308,7 @@ def _threaded(predictions: Predictions, rows: int, step: int) -> Iterator[Tally]
             raise InputError("expected rows that can be read in any order, got a stream; read it block by block")
         return tally_block(block, predictions=predictions, threshold=threshold)
 
-    with ThreadPoolExecutor(workers()) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(workers()) as pool:
         yield from pool.map(task, range(0, rows, step))
 
 
