@@ -79,7 +79,11 @@ def find_label_map(t: Tally, *, counts: Sequence[Floats] = (), names: Sequence[s
         return None
     table = full_table(t)
     named = _named_map(t, table, counts, names) or _shifted_from(t, table)
-    return named if named is not None else _free_map(t, table)
+    free = _free_map(t, table)
+    if named is None or free is None:
+        return named if free is None else free
+    # Sorting classes by their predicted counts undoes any renaming in part: a name must explain as much as no name.
+    return named if table.rates(named.true_of)[0] > 0.9 * table.rates(free.true_of)[0] else free
 
 
 def _shifted_from(t: Tally, table: Table) -> LabelMap | None:
@@ -115,7 +119,23 @@ def _shifted_from(t: Tally, table: Table) -> LabelMap | None:
     free = [d for d in doubled if d >= c or true_of[d] in members]
     for predicted, true in zip(free, missing, strict=False):
         true_of[predicted] = true
+    if not _beats_chance(table, true_of, members):
+        return None
     return _describe(t, table, true_of, f"shifted by {-step:+d} from class {c} on")
+
+
+def _beats_chance(table: Table, true_of: Ints, members: Ints) -> bool:
+    """Whether a renaming is right more often than the given names, and on `members` more often than by chance.
+
+    A model that always answers its largest class is "right" on all rows of any class this answer is renamed to.
+    """
+    match, inside = table.true == true_of[table.predicted], np.isin(table.true, members)
+    hits = float(table.count[match & inside].sum())
+    true = np.bincount(table.true, table.count, table.classes)
+    predicted = np.bincount(true_of[table.predicted], table.count, table.classes)
+    chance, rows = float((true * predicted)[members].sum()) / table.rows, float(true[members].sum())
+    better = table.count[match].sum() > table.count[table.true == table.predicted].sum()
+    return bool(better and hits > chance + 6 * chance**0.5 and hits - chance > 0.1 * (rows - chance))
 
 
 def _named_map(t: Tally, table: Table, counts: Sequence[Floats], names: Sequence[str] | None) -> LabelMap | None:
