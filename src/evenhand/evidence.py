@@ -15,7 +15,7 @@ from evenhand.priors import Shift, fold_log_priors, prior_shift, smoothed_log_pr
 from evenhand.regression import CountSlope, count_slope
 from evenhand.tally import Tally
 from evenhand.tilt import Likelihood, Part, Singles, TiltFit, centred_rows, maximise
-from evenhand.weight_vector import spearman
+from evenhand.weight_vector import WeightVector, spearman
 
 HOPELESS = -500.0  # a true class this far below the maximum was masked, not scored
 SMALL_BIAS = 0.2  # class biases of this standard deviation are fitted by one Newton step to within a per cent
@@ -152,7 +152,14 @@ class Evidence:
         if trend is None or trend.dispersion > 0.3:
             return None
         error = (trend.interval[1] - trend.slope) / 1.96
-        return trend.fitted if abs(trend.slope) > 4 * error else None
+        if abs(trend.slope) < 4 * error:
+            return None
+        # Training counts of rare classes scatter too, which pulls the slope towards zero; weights in use are powers
+        # 1 or 1/2 of the counts, so a slope near 1 or 2 (their inverses) is taken for it.
+        near = [power for power in (1.0, 2.0, -1.0, -2.0) if 0.65 < trend.slope / power < 1.35]
+        slope = min(near, key=lambda power: abs(trend.slope - power)) if near else trend.slope
+        counts = np.exp(-slope * (np.log(w) - np.log(w).mean()))
+        return np.asarray(counts * (self.rows / counts.sum()))
 
     @cached_property
     def log_prior(self) -> Floats:
@@ -341,6 +348,15 @@ class Evidence:
         """(K,) weights for slopes and correlations over classes: rows, true and soft, that speak about the class."""
         soft = self.tally.soft if self.tally.soft is not None else self.tally.predicted
         return np.asarray(np.sqrt(np.maximum(self.tally.true + soft, 0.0)))
+
+    @cached_property
+    def weight_vector(self) -> WeightVector | None:
+        """The declared weights beside the counts of their classes; None without weights or at a wrong length."""
+        w = self.declared.class_weight
+        if w is None or len(w) != self.classes:
+            return None
+        counts = self.prior_counts if self.train_given else self.tally.true.astype(np.float64)
+        return WeightVector(w, counts, self.train_given, self.declared.class_names)
 
     @cached_property
     def plan_fit(self) -> TiltFit | None:

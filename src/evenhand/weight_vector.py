@@ -166,7 +166,7 @@ class WeightVector:
         """Whether the weights look computed from counts, but from others than the training counts."""
         if (
             not self.exact
-            or self.spread < 0.2
+            or self.spread < 0.3
             or self.follows_a_rule
             or self.levels <= min(10, max(3, len(self.judged) // 10))
         ):
@@ -174,7 +174,10 @@ class WeightVector:
         if len(self.judged) < 6 or self.residual < max(0.12, 0.1 * self.spread):
             return False
         shape = quantile_residual(self.log_weight, self.rarity) < 0.35 * self.spread
-        return self.rank_correlation > 0.3 or (abs(self.rank_correlation) <= 0.3 and shape and self.spread > 0.5)
+        # Weights chosen for other reasons than counts correlate with them by chance, the more so the fewer classes.
+        chance = max(0.3, min(0.8, 3 / np.sqrt(len(self.judged) - 1)))
+        unrelated = abs(self.rank_correlation) <= 0.3 and len(self.judged) >= 20
+        return bool(self.rank_correlation > chance or (unrelated and shape and self.spread > 0.5))
 
 
 def spearman(x: Floats, y: Floats) -> float:

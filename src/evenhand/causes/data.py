@@ -9,7 +9,6 @@ import numpy as np
 
 from evenhand.causes import remedies
 from evenhand.causes.registry import TILT_CAUSES, Verdict, cause, percent, some_names
-from evenhand.causes.weights import vector
 from evenhand.declared import Floats, Ints
 from evenhand.evidence import Evidence
 from evenhand.mapping import LabelMap, find_label_map
@@ -26,7 +25,7 @@ def permuted_labels(e: Evidence) -> Verdict | None:
     """Predictions are right once their classes are renamed; the renaming is named or listed."""
     counts = [e.prior_counts] if e.train_given else []
     found = find_label_map(e.tally, counts=counts, names=e.declared.class_names)
-    if found is None or (found.name is None and not holds_without_tilt(e, found)):
+    if found is None or not holds_without_tilt(e, found):
         return None
     moved = np.flatnonzero(found.true_of != np.arange(e.classes))
     example = "; ".join(_arrow(e, int(found.true_of[c]), int(c)) for c in moved[:3])
@@ -295,7 +294,7 @@ def _predicted_padding(e: Evidence) -> tuple[int, str, float] | None:
 
 def _weighted_padding(e: Evidence) -> tuple[int, str, float] | None:
     """One class whose weight is far smaller than its count warrants: padding was counted when weights were made."""
-    v = vector(e)
+    v = e.weight_vector
     if v is None or len(v.unusable) or len(v.defaults) or v.outlier is None:
         return None
     c = v.outlier

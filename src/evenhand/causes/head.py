@@ -181,6 +181,8 @@ def collapsed(e: Evidence) -> Verdict | None:
     still = between < 0.05 or between < 0.02 * spread
     if not (still or (top > 0.98 and between < 0.2 * max(spread, 1.0))):
         return None
+    if e.fit is not None and e.fit.beta_interval[0] > 0.3 and e.beta * between > 0.1:
+        return None  # small logits that mean something once stretched: weak features, not a dead model
     gain = information_gain(e)
     if gain is None or gain > (0.02 if still else 0.005) + 3 / label_nats(e):
         return None

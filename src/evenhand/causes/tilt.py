@@ -68,8 +68,11 @@ def material(e: Evidence, tau: float, low: float, high: float) -> bool:
         beyond = beyond and abs(tau) > 4 * (high - low) / (2 * 1.96)
     # A network that learned the prior well and the evidence too timidly (or boldly) fits tau = 1 - beta exactly: its
     # soft counts are right. Only what goes beyond that line, on the same side, is a tilt.
-    further = tau - (1 - e.beta)
-    return beyond and np.sign(further) == np.sign(tau) and abs(further) > 0.2 and (e.share is None or e.share > 0.25)
+    # Both are measured in units of the logits as they are, where these have to be stretched.
+    stretch = max(e.beta, 1.0)
+    further = (tau - (1 - e.beta)) / stretch
+    beyond = beyond and abs(tau) / stretch > 0.25 and np.sign(further) == np.sign(tau) and abs(further) > 0.25
+    return bool(beyond and (e.share is None or e.share > 0.25))
 
 
 def surer(e: Evidence) -> str:
@@ -108,7 +111,9 @@ def double_correction(e: Evidence) -> Verdict | None:
         plan is not None and e.plan_fit is not None and plan.tau > 0.2 and e.fraction_judged[1] > 1.4 and low > 0.6
     )
     as_planned = both and plan is not None and plan.tau > DOUBLE and e.fraction_judged[2] >= 0.7 and tau > 0.8
-    beyond_one = low > DOUBLE or as_planned
+    # Without training counts tau is measured along evaluation counts; a plan expressed in full outvotes that scale.
+    in_doubt = not e.train_given and plan is not None and 0 < plan.tau < 1.5 and e.fraction_judged[1] < 1.2
+    beyond_one = (low > DOUBLE and not in_doubt) or as_planned
     if not (beyond_one or stronger_than_planned) or not material(e, *e.tau_judged):
         return None
     if both:
@@ -141,7 +146,9 @@ def inverted_weights(e: Evidence) -> Verdict | None:
         return None
     tau, low, high = e.tau_judged
     plan = effective_plan(e)
-    declared_inverted = plan is not None and plan.tau < -0.2 and plan.correlation < -0.5
+    declared_inverted = plan is not None and plan.tau < -0.2 and plan.correlation < -0.5 and _grows(e, plan)
+    if plan is not None and plan.tau < -0.1 and not declared_inverted:
+        return None  # a few classes chosen by hand that happen to be frequent, not a rule turned round
     if not material(e, tau, low, high) or tau > 0:
         expressed = (
             declared_inverted
@@ -209,6 +216,11 @@ def class_weights(e: Evidence) -> Verdict | None:
         remedies.offset_snippets(tau),
         surer(e),
     )
+
+
+def _grows(e: Evidence, plan: Plan) -> bool:
+    """Whether the declared weights, if any, rise with the counts class by class, as an inverted rule does."""
+    return plan.weight_direction is None or (e.weight_vector is not None and e.weight_vector.falls_the_wrong_way)
 
 
 def _as_if(tau: float) -> str:

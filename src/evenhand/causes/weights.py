@@ -14,15 +14,6 @@ from evenhand.tilt import Likelihood, maximise
 from evenhand.weight_vector import WeightVector
 
 
-def vector(e: Evidence) -> WeightVector | None:
-    """The declared weights beside their counts; None if none were declared or the length is wrong."""
-    w = e.declared.class_weight
-    if w is None or len(w) != e.classes:
-        return None
-    counts = e.prior_counts if e.train_given else e.tally.true.astype(np.float64)
-    return WeightVector(w, counts, e.train_given, e.declared.class_names)
-
-
 @cause("incomplete-weights", "EH201", "The weight vector does not cover the classes", explains=TILT_CAUSES)
 def incomplete_weights(e: Evidence) -> Verdict | None:
     """Wrong length, missing class, zero, infinite or NaN weights."""
@@ -37,7 +28,7 @@ def incomplete_weights(e: Evidence) -> Verdict | None:
             f"There are {len(w)} weights for {e.classes} classes{hint}, so weights belong to the wrong classes or to none.",
             {"weights": len(w), "classes": e.classes, "classes_with_rows": present},
         )
-    v = vector(e) or WeightVector(w, e.prior_counts, e.train_given)
+    v = e.weight_vector or WeightVector(w, e.prior_counts, e.train_given)
     # A zero for a class without training rows is a policy, not a mistake.
     bad = np.array([c for c in v.unusable if w[c] != 0 or e.prior_counts[c] > 0], dtype=np.int64)
     if len(bad):
@@ -81,7 +72,7 @@ def _incomplete(e: Evidence, sentence: str, evidence: dict[str, object]) -> Verd
        explains=(*TILT_CAUSES, "argmax-amplification"))  # fmt: skip
 def misordered_weights(e: Evidence) -> Verdict | None:
     """Weights in string-sorted, shifted, reversed, frequency-sorted or otherwise permuted order."""
-    v = vector(e)
+    v = e.weight_vector
     if v is not None and not len(v.unusable):
         order = v.order
         if order is not None and not v.falls_the_wrong_way:
@@ -187,7 +178,7 @@ def _in_use(e: Evidence, order: Order, fraction: float, probability: float) -> V
 @cause("foreign-weights", "EH203", "The weights were computed from other counts", explains=TILT_CAUSES)
 def foreign_weights(e: Evidence) -> Verdict | None:
     """Weights that follow counts, but not the training counts: another split, another version, padding included."""
-    v = vector(e)
+    v = e.weight_vector
     if v is None or len(v.unusable) or not v.from_other_counts or v.outlier is not None:
         return None
     if v.order is not None or v.unnamed_order or v.falls_the_wrong_way:
