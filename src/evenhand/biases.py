@@ -17,6 +17,7 @@ from evenhand.declared import Floats, Ints
 from evenhand.tilt import BLOCK_CELLS, Part, Singles, map_blocks
 
 PRIOR_SD = 1.0
+GROUPS = 32  # partial sums of K numbers held at once: one per block would fill gigabytes at 100,000 classes
 
 
 @dataclass(frozen=True)
@@ -92,19 +93,30 @@ def soft_counts(
     z: Singles, y: Ints, beta: float, parts: tuple[Part, ...], bias: Floats, *, threads: int = 1
 ) -> tuple[float, Floats, Floats]:
     """Log-likelihood, ``s_c = sum_i p_i(c)`` and ``sum_i p_i(c)(1 - p_i(c))`` of ``p = softmax(beta z + c + b)``."""
-    tasks = []
+    blocks = []
     rows = max(4, BLOCK_CELLS // z.shape[1])
     for part in parts:
         constant = (part.offset + bias).astype(np.float32)
         start, stop, _ = part.rows.indices(len(z))
-        tasks += [(slice(at, min(stop, at + rows)), constant) for at in range(start, stop, rows)]
-    results = map_blocks(lambda t: _soft_block(z[t[0]], y[t[0]], beta, t[1]), tasks, threads)
-    values, soft, squares = zip(*results, strict=True)
+        blocks += [(slice(at, min(stop, at + rows)), constant) for at in range(start, stop, rows)]
+    step = -(-len(blocks) // GROUPS) or 1
+    groups = [blocks[at : at + step] for at in range(0, len(blocks), step)]
+
+    def group(tasks: list[tuple[slice, Singles]]) -> tuple[float, Floats, Floats]:
+        value, soft, squares = 0.0, np.zeros(z.shape[1]), np.zeros(z.shape[1])
+        for at, constant in tasks:
+            one, s, q = _soft_block(z[at], y[at], beta, constant)
+            value += one
+            soft += s
+            squares += q
+        return value, soft, squares
+
+    values, soft, squares = zip(*map_blocks(group, groups, threads), strict=True)
     s = np.sum(soft, axis=0)
     return float(sum(values)), s, np.maximum(s - np.sum(squares, axis=0), 0)
 
 
-def _soft_block(z: Singles, y: Ints, beta: float, constant: Singles) -> tuple[float, Floats, Floats]:
+def _soft_block(z: Singles, y: Ints, beta: float, constant: Singles) -> tuple[float, Singles, Singles]:
     e = z * np.float32(beta)
     e += constant
     e -= e.max(axis=1, keepdims=True)
@@ -112,9 +124,9 @@ def _soft_block(z: Singles, y: Ints, beta: float, constant: Singles) -> tuple[fl
     np.exp(e, out=e)
     total = e @ np.ones(e.shape[1], np.float32)
     share = 1.0 / total
-    soft = (share @ e).astype(np.float64)
+    soft = share @ e
     np.multiply(e, e, out=e)
-    squares = ((share * share) @ e).astype(np.float64)
+    squares = (share * share) @ e
     return float((u_true - np.log(total.astype(np.float64))).sum()), soft, squares
 
 
