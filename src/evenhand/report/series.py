@@ -142,7 +142,8 @@ def ratios(audit: Audit) -> Ratios:
     line = line_low = line_high = None
     if slope is not None and np.isfinite(slope) and ends[1] > ends[0]:
         lo, hi = audit.pattern.get("slope_interval") or (slope, slope)
-        fan = [np.exp(y.mean() + (s - 1.0) * (ends - x.mean())) for s in (slope, lo, hi)]
+        # A slope known to nothing at all (every answer the same class) would leave the range of floating point.
+        fan = [np.exp(np.clip(y.mean() + (s - 1.0) * (ends - x.mean()), -30, 30)) for s in (slope, lo, hi)]
         line, line_low, line_high = fan[0], np.minimum(fan[1], fan[2]), np.maximum(fan[1], fan[2])
     classes = np.ones(len(x))
     if len(x) > MAX_MARKS:
