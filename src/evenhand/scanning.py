@@ -27,7 +27,6 @@ from evenhand.tally import (
     merge_edges,
     row_hash,
     sample_size,
-    smallest,
     tally_edges,
 )
 from evenhand.threads import one_blas_thread
@@ -312,24 +311,49 @@ def _threaded(predictions: Predictions, rows: int, step: int) -> Iterator[Tally]
         yield from pool.map(task, range(0, rows, step))
 
 
-def _combine_as_they_come(parts: Iterator[Tally], progress: Callable[[int], None] | None) -> Tally | None:
-    """Sum in the order of the rows, sixteen at a time, so that a long stream is never held as a list of tallies.
+class _Samples:
+    """The row sample while it grows.
 
-    Row samples are kept apart until they hold twice the rows wanted: with many classes they are large, and copying
-    them with every sum takes longer than the pass itself.
+    Parts are copied at once into one array, whose pages exist only when written: with many classes a sample is large,
+    copying it with every sum of tallies takes longer than the pass itself, and keeping its parts scatters the memory.
     """
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.limit = sample_size(classes)
+        self.rows = 0
+        self.held = RowSample.empty(classes)
+
+    def add(self, part: RowSample) -> None:
+        """Take the rows of a part, at most `limit` of them."""
+        if self.rows == 0 and len(part.row_id):
+            size = 3 * self.limit
+            scores = np.empty((size, part.scores.shape[1]), part.scores.dtype)
+            self.held = RowSample(np.empty(size, np.int64), np.empty(size, np.int64), scores)
+        at = slice(self.rows, self.rows + len(part.row_id))
+        self.held.row_id[at], self.held.target[at], self.held.scores[at] = part.row_id, part.target, part.scores
+        self.rows = at.stop
+        if self.rows > 2 * self.limit:
+            kept, self.rows = self.result(), 0
+            self.add(kept)
+
+    def result(self) -> RowSample:
+        """The rows with the smallest hashes so far."""
+        at = slice(0, self.rows)
+        filled = RowSample(self.held.row_id[at], self.held.target[at], self.held.scores[at])
+        return filled.smallest_hashes(self.limit)
+
+
+def _combine_as_they_come(parts: Iterator[Tally], progress: Callable[[int], None] | None) -> Tally | None:
+    """Sum in the order of the rows, sixteen at a time, so that a long stream is never held as a list of tallies."""
     pending: list[Tally] = []
-    samples: list[RowSample] = []
+    samples: _Samples | None = None
     for part in parts:
-        limit = sample_size(part.classes)
-        samples.append(part.sample)
+        samples = samples or _Samples(part.classes)
+        samples.add(part.sample)
         pending.append(dataclasses.replace(part, sample=RowSample.empty(part.classes)))
         if progress is not None:
             progress(part.rows)
         if len(pending) == 16:
             pending = [combine(pending)]
-        if sum(len(sample.row_id) for sample in samples) > 2 * limit:
-            samples = [smallest(samples, limit)]
-    if not pending:
-        return None
-    return dataclasses.replace(combine(pending), sample=smallest(samples, sample_size(pending[0].classes)))
+    return dataclasses.replace(combine(pending), sample=samples.result()) if samples is not None else None
