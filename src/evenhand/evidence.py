@@ -11,6 +11,7 @@ from evenhand.biases import BiasFit, explained_share, fit_biases, one_step_biase
 from evenhand.declared import Declared, Floats, Ints
 from evenhand.homogeneity import Homogeneity, noise_floor, stuart_maxwell
 from evenhand.orders import weighted_correlation
+from evenhand.plan import Plan, declared_plan
 from evenhand.priors import Shift, fold_log_priors, prior_shift, smoothed_log_prior
 from evenhand.regression import CountSlope, count_slope
 from evenhand.tally import Tally
@@ -20,30 +21,6 @@ from evenhand.weight_vector import WeightVector, spearman
 HOPELESS = -500.0  # a true class this far below the maximum was masked, not scored
 SMALL_BIAS = 0.2  # class biases of this standard deviation are fitted by one Newton step to within a per cent
 ENOUGH_ROWS = 20  # below this not even a tilt of one can be told from none
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The declared tilt, made usable: what weights and sampler should have done to the logits.
-
-    Attributes:
-        direction: (K,) ``-t``, centred, ``t = log w + log(q / pi)``: adding it to the logits would undo the plan.
-        weight_direction, sampler_direction: the two parts, or None where not declared.
-        usable: (K,) bool, classes whose declared values are finite and positive.
-        tau: slope of the direction along the log prior: the tau that this plan predicts.
-        weight_tau, sampler_tau: the same for the parts, 0 where not declared.
-        correlation: of the direction with the log prior.
-        spread: standard deviation of the direction over rows.
-    """
-
-    direction: Floats
-    weight_direction: Floats | None
-    sampler_direction: Floats | None
-    tau: float
-    weight_tau: float
-    sampler_tau: float
-    correlation: float
-    spread: float
 
 
 @dataclass(frozen=True)
@@ -265,6 +242,20 @@ class Evidence:
         return max(0.0, float((gap**2 - v).sum()) / max(float((v**2).sum()), 1e-300)), v
 
     @cached_property
+    def untilted(self) -> tuple[Floats, Floats]:
+        """(true - soft counts, information), each (K,), of the sample at the best temperature without any tilt."""
+        parts = (Part(slice(None), self.offset, np.zeros((self.classes, 0))),)
+        beta = self.beta_only[0]
+        _, soft, v = soft_counts(self.z, self.y, beta, parts, np.zeros(self.classes), threads=self.threads)
+        return np.bincount(self.y, minlength=self.classes) - soft, v
+
+    def score_along(self, direction: Floats) -> float:
+        """Score statistic of a direction at no tilt, in standard deviations: O(K), to sift many candidates."""
+        gap, v = self.untilted
+        d = direction - np.average(direction, weights=v + 1e-12)
+        return float(gap @ d / np.sqrt(max(float(v @ d**2), 1e-300)))
+
+    @cached_property
     def scatter_z(self) -> float:
         """How surely there is scatter beyond the sampling of rows, in standard deviations of none."""
         _, gap, v = self.around
@@ -403,53 +394,3 @@ def _fit_beta(likelihood: Likelihood) -> tuple[float, float]:
             trial = likelihood(np.array([beta + step]))
         beta, value = beta + step, trial
     return beta, value[0]
-
-
-def declared_plan(declared: Declared, log_prior: Floats, weight: Floats) -> Plan | None:
-    """Turn declared weights and sampler rates into a direction; unusable entries count as untilted."""
-    k = len(log_prior)
-    w, q = declared.class_weight, declared.sampler_rate
-    parts: dict[str, Floats] = {}
-    if w is not None and len(w) == k:
-        parts["weight"] = -_log_or_neutral(w)
-    if q is not None and len(q) == k:
-        parts["sampler"] = -(_log_or_neutral(q) - log_prior)
-    if "sampler" in parts and declared.train_counts is None:
-        # Rates beside sampled counts always differ a little: only a clear relation to frequency is a plan.
-        d = parts["sampler"]
-        if abs(weighted_correlation(d, log_prior, weight)) < 0.6 or abs(_slope(d, log_prior, weight)) < 0.3:
-            del parts["sampler"]
-    parts = {name: d - d.mean() for name, d in parts.items() if np.ptp(d) > 1e-6}
-    if not parts:
-        return None
-    direction = np.sum(list(parts.values()), axis=0)
-    mean = weight / max(float(weight.sum()), 1e-300)
-    return Plan(
-        direction=direction,
-        weight_direction=parts.get("weight"),
-        sampler_direction=parts.get("sampler"),
-        tau=_slope(direction, log_prior, weight),
-        weight_tau=_slope(parts["weight"], log_prior, weight) if "weight" in parts else 0.0,
-        sampler_tau=_slope(parts["sampler"], log_prior, weight) if "sampler" in parts else 0.0,
-        correlation=weighted_correlation(direction, log_prior, weight),
-        spread=float(np.sqrt(mean @ (direction - mean @ direction) ** 2)),
-    )
-
-
-def _log_or_neutral(values: Floats) -> Floats:
-    """Logarithm; entries that are not finite and positive get the mean logarithm of the others."""
-    good = np.isfinite(values) & (values > 0)
-    if not good.any():
-        return np.zeros(len(values))
-    out = np.zeros(len(values))
-    out[good] = np.log(values[good])
-    out[~good] = out[good].mean()
-    return out
-
-
-def _slope(y: Floats, x: Floats, weight: Floats) -> float:
-    """Weighted least-squares slope of y on x; 0 where x is constant."""
-    w = weight / max(float(weight.sum()), 1e-300)
-    dx = x - w @ x
-    variance = float(w @ dx**2)
-    return float(w @ (dx * (y - w @ y))) / variance if variance > 1e-12 else 0.0

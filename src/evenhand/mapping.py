@@ -179,8 +179,12 @@ def _free_map(t: Tally, table: Table, seed: int = 0) -> LabelMap | None:
     for pairs in (proposed, _confirmed_chains(proposed, other)):
         gained, lost, rows = _gains(pairs, other)
         total, against, size = float(gained.sum()), float(lost.sum()), float(rows.sum())
-        # Renaming the tail must not hide that the model is simply bad on it.
-        if _complete(pairs, table) and total >= 10 and total > 5 * against and total > max(0.3, 0.5 * base) * size:
+        # Renaming the tail must not hide that the model is simply bad on it, and a class that takes over another's
+        # name must have left its own: else its rows were merely merged into it.
+        kept = _kept(pairs, other)
+        rate = total / max(size, 1.0)
+        believable = total >= 10 and total > 5 * against and rate > max(0.3, 0.5 * base) and kept < 0.2 * rate
+        if _complete(pairs, table) and believable:
             return _describe(t, table, _completed(pairs), None)
     return None
 
@@ -195,6 +199,14 @@ def _complete(pairs: Ints, table: Table) -> bool:
     return bool(
         table.count[table.true == predicted].sum() + table.count[table.predicted == true].sum() < 0.02 * crossed
     )
+
+
+def _kept(pairs: Ints, table: Table) -> float:
+    """Share of the rows of the old names that are still answered by their old name."""
+    moved = np.flatnonzero(pairs >= 0)
+    rows = np.isin(table.true, moved)
+    same = rows & (table.true == table.predicted)
+    return float(table.count[same].sum() / max(table.count[rows].sum(), 1.0))
 
 
 def _gains(pairs: Ints, table: Table) -> tuple[Floats, Floats, Floats]:

@@ -81,7 +81,7 @@ class WeightVector:
         rising = monotone_residual(-self.rarity, self.log_weight)
         limit = max(0.02, 0.1 * self.spread) if self.exact else 0.6 * self.spread
         if not self.exact:
-            return self.correlation < -0.7
+            return self.correlation < -0.7 and self.levels > max(3, len(self.judged) // 10)
         return self.rank_correlation < -0.8 and rising <= limit and not self._same_values(-self.rarity, self.rarity)
 
     @cached_property

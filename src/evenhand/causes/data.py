@@ -51,6 +51,9 @@ def holds_without_tilt(e: Evidence, found: LabelMap) -> bool:
     A strongly tilted model answers each frequent class with the rare one most like it, which looks like a renaming;
     without the tilt it is right under the given names.
     """
+    if not e.scored:  # a mirrored model looks renamed, and without scores its tilt cannot be taken out
+        mirrored = e.pattern is not None and e.pattern.interval[1] < 0
+        return not mirrored and (found.name is not None or found.accuracy_after > 0.5)
     if e.fit is None or e.fit.beta < 0.5:  # scores that the fit ignores tell nothing about the given names
         return True
     moved = np.flatnonzero(found.true_of != np.arange(e.classes))
@@ -263,7 +266,16 @@ def _counted_padding(e: Evidence) -> tuple[int, str, float] | None:
     # Frequent classes are easier, but other frequent classes must not be as easy.
     peers = order[1 : max(3, e.classes // 10)]
     peer_rate = float(e.false_negative[peers].sum() / max(e.tally.true[peers].sum(), 1))
-    if errors / n < 0.01 and rest_rate > 0.1 and peer_rate > 0.05 and errors / n < 0.1 * peer_rate:
+    # A class that is merely frequent draws the errors of all others to itself; padding draws none.
+    drawn = int(e.false_positive[c]) / max(rest_errors, 1)
+    if (
+        errors / n < 0.01
+        and rest_rate > 0.1
+        and peer_rate > 0.05
+        and errors / n < 0.1 * peer_rate
+        and drawn < 0.02
+        and rest_errors >= 100
+    ):
         return c, (
             f"it holds {percent(n / rows)} of the rows and is next to never confused ({percent(errors / n)} errors), "
             f"while {percent(rest_rate)} of all other rows are wrong"

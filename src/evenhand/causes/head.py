@@ -40,7 +40,7 @@ def head_evidence(e: Evidence, **more: object) -> dict[str, object]:
 
 
 @cause("double-softmax", "EH402", "Probabilities were passed as logits", needs_scores=True,
-       explains=(*TILT_CAUSES, "bounded-logits", "argmax-amplification", "tied-logits", "prior-shift",
+       explains=(*TILT_CAUSES, "bounded-logits", "collapsed", "argmax-amplification", "tied-logits", "prior-shift",
                  "misordered-weights", "masked-classes"))  # fmt: skip
 def double_softmax(e: Evidence) -> Verdict | None:
     """The scores are themselves probabilities: in [0, 1], every row summing to one."""
@@ -178,7 +178,7 @@ def collapsed(e: Evidence) -> Verdict | None:
     between = float(np.sqrt(np.median(z.var(axis=0))))
     spread = float(z.mean(axis=0).std())
     top = float(np.sort(e.tally.decoded)[::-1][: max(1, e.classes // 100)].sum() / e.rows)
-    still = between < 0.05 or between < 0.02 * spread
+    still = between < 0.02 or between < 0.01 * spread
     if not (still or (top > 0.98 and between < 0.2 * max(spread, 1.0))):
         return None
     if e.fit is not None and e.fit.beta_interval[0] > 0.3 and e.beta * between > 0.1:
@@ -290,18 +290,19 @@ def masked_by_score(e: Evidence) -> Ints:
 def never_decoded(e: Evidence) -> Ints:
     """Labels only: classes never answered although classes of their size are answered about as often as they occur."""
     true, predicted = e.tally.true.astype(np.float64), e.tally.predicted.astype(np.float64)
-    if e.spearman < 0.5:
+    if e.spearman < 0.5 or e.classes < 20:
         return np.empty(
             0, np.int64
         )  # predictions do not follow the labels at all: nothing is to be expected of a class
     order = np.argsort(-true, kind="stable")
     suspects = []
     for rank, c in enumerate(order):
-        if predicted[c] > 0 or true[c] < 30:
+        if predicted[c] > 0 or true[c] < 50:
             continue
         near = [d for d in order[max(0, rank - 5) : rank + 6] if d != c]
         answered = predicted[near] > 0
         expected = true[c] * float(np.median(predicted[near] / np.maximum(true[near], 1)))
-        if answered.mean() > 0.6 and expected > 15:
+        alike = (true[near] > 0.5 * true[c]).mean() > 0.7  # of the size of c: rarer ones are expected to vanish
+        if answered.mean() > 0.9 and alike and expected > 30:
             suspects.append(int(c))
     return np.array(suspects, dtype=np.int64)

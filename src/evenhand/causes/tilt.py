@@ -8,7 +8,8 @@ import numpy as np
 
 from evenhand.causes import remedies
 from evenhand.causes.registry import Verdict, cause, percent
-from evenhand.evidence import Evidence, Plan
+from evenhand.evidence import Evidence
+from evenhand.plan import Plan
 from evenhand.tilt import TiltFit
 
 SOUND = 0.25  # soundly trained networks show |tau| up to about this much
@@ -98,10 +99,12 @@ def names_of(plan: Plan) -> str:
     return "weights" if plan.weight_direction is not None else "sampler"
 
 
-@cause("double-correction", "EH304", "The class prior was divided out more than once", needs_scores=True,
+@cause("double-correction", "EH304", "The class prior was divided out more than once",
        explains=("class-weights", "sampler", "partial-weights"))  # fmt: skip
 def double_correction(e: Evidence) -> Verdict | None:
     """Tau above one: weights on top of a sampler, weights squared, weights with a prior-correcting loss."""
+    if not e.scored:
+        return _mirrored_labels(e)
     if e.fit is None:
         return None
     tau, low, _ = e.tau_judged
@@ -135,6 +138,30 @@ def double_correction(e: Evidence) -> Verdict | None:
         f"{tau:.2f} * log prior to the logits.",
         remedies.offset_snippets(tau),
         surer(e),
+    )
+
+
+def _mirrored_labels(e: Evidence) -> Verdict | None:
+    """Labels alone: predicted counts that mirror the true ones, which a single balanced correction does not do."""
+    slope = e.pattern
+    if slope is None or slope.interval[1] > -0.1 or e.spearman > -0.3 or e.hard_distance < max(0.1, 3 * e.noise):
+        return None
+    plan = effective_plan(e)
+    planned = plan is not None and plan.tau > DOUBLE
+    sentence = (
+        "Predicted counts mirror the true ones: the rarer a class, the more often it is answered "
+        f"(slope {slope.slope:.2f}, {slope.interval[0]:.2f} to {slope.interval[1]:.2f}). One balanced correction makes "
+        "counts level; a mirror image takes about two"
+        + (f", which is what your {names_of(plan)} ask for." if plan is not None and planned else ", or a broken head.")
+    )
+    return Verdict(
+        "fault" if planned else "warning",
+        0.85 if planned else 0.6,
+        sentence,
+        {"slope": round(slope.slope, 3), "slope_interval": [round(v, 3) for v in slope.interval]},
+        "Look for weights on top of a sampler, squared weights, or weights with a prior-correcting loss; keep one of them.",
+        remedies.weight_snippets(),
+        "Give the logits: they tell how far the model is tilted, and whether the head is to blame.",
     )
 
 
@@ -261,7 +288,7 @@ def expressed_in_full(e: Evidence, plan: Plan) -> bool:
 
 def scattered(e: Evidence, plan: Plan) -> bool:
     """Whether the class biases left around the tilt are as large as the plan: then the model follows something else."""
-    return bool(e.scatter_z > 5 and np.sqrt(e.scatter[0]) > max(0.4, 0.6 * plan.spread))
+    return bool(e.scatter_z > 5 and np.sqrt(e.scatter[0]) > max(0.4, 0.4 * plan.spread))
 
 
 @cause("sampler", "EH303", "The sampler did what it asks for", needs_scores=True)

@@ -124,17 +124,15 @@ def _centred(x: Floats, weight: Floats) -> Floats:
 
 def _best_order(e: Evidence, direction: Floats) -> tuple[Order, float] | None:
     """The named order along which the biases point, confirmed by a likelihood fit on the rows."""
-    bias = e.free_bias
-    if bias is None or e.biases is None:
+    if e.biases is None:
         return None
-    straight = weighted_correlation(bias, direction, e.bias_weight)
     scored = [
-        (weighted_correlation(bias, order.apply(direction), e.bias_weight), i, order)
+        (e.score_along(order.apply(direction)), i, order)
         for i, order in enumerate(known_orders(e.prior_counts, e.declared.class_names))
     ]
     # An order that hardly changes the direction cannot be told from the right one by biases with noise.
     other = [s for s in scored if weighted_correlation(s[2].apply(direction), direction, e.bias_weight) < 0.9]
-    likely = sorted((s for s in other if s[0] > max(0.4, straight + 0.02)), key=lambda s: (-s[0], s[1]))[:3]
+    likely = sorted((s for s in other if s[0] > 4), key=lambda s: (-s[0], s[1]))[:3]
     base, right = e.beta_only[1], _gain_along(e, direction)[0]
     available = max(e.biases.log_likelihood - base - e.biases.freedom / 2, 1e-9)
     found: tuple[float, Order, float] | None = None
