@@ -53,7 +53,8 @@ def holds_without_tilt(e: Evidence, found: LabelMap) -> bool:
     """
     if not e.scored:  # a mirrored model looks renamed, and without scores its tilt cannot be taken out
         mirrored = e.pattern is not None and e.pattern.interval[1] < 0
-        return not mirrored and (found.name is not None or found.accuracy_after > 0.5)
+        clear = found.accuracy_after > (0.3 if found.name is not None else 0.5)
+        return clear and (not mirrored or found.accuracy_after > 10 * found.accuracy_before)
     if e.fit is None or e.fit.beta < 0.5:  # scores that the fit ignores tell nothing about the given names
         return True
     moved = np.flatnonzero(found.true_of != np.arange(e.classes))
@@ -128,7 +129,7 @@ def mean_confidence(t: Tally) -> float | None:
 def _should_know(e: Evidence, chance: float) -> bool:
     """Whether the predictions claim to know: confident well beyond chance and spread over classes like the labels."""
     p, q = e.tally.predicted / e.rows, e.tally.true / e.rows
-    diverse = float((p**2).sum()) < min(0.9, 1.5 * float((q**2).sum()) + 0.1)
+    diverse = float((p**2).sum()) < min(0.9, 3 * float((q**2).sum()) + 0.1)
     confidence = mean_confidence(e.tally)
     if confidence is None:
         highest = e.accuracy + 2 * float(np.sqrt((e.accuracy + 1 / e.rows) / e.rows))

@@ -366,7 +366,8 @@ def prior_shift(e: Evidence) -> Verdict | None:
     if abs(tau) > 0.35 and (low > SOUND or high < -SOUND):
         return None
     # Knowing the difference must help the model beyond chance and by an amount that matters.
-    if e.shift_gain < max(10.0, 0.005 * len(e.y)) or shift.distance < shift.expected + 0.05:
+    small = shift.distance < shift.expected + 0.05 and e.shift_gain < 0.05 * len(e.y)
+    if e.shift_gain < max(10.0, 0.005 * len(e.y)) or small:
         return None
     sentence = (
         f"The evaluation data have other class frequencies than the training data (total variation "

@@ -106,20 +106,12 @@ def _misordered_in_use(e: Evidence, v: WeightVector | None) -> Verdict | None:
     if not e.fitted or not e.imbalanced:
         return None
     direction = e.plan.direction if e.plan is not None else e.log_prior - e.log_prior.mean()
-    if np.sqrt(e.scatter[0]) < 0.25 * direction.std() or e.biases is None or e.free_bias is None:
+    if np.sqrt(e.scatter[0]) < max(0.1, 0.15 * direction.std()) or e.biases is None:
         return None  # the fitted tilt leaves little behind: no other order can explain more
-    scale = float(np.sqrt(np.average(direction**2, weights=e.bias_weight + 1e-12)))
-    bias_scale = float(np.sqrt(np.average(_centred(e.free_bias, e.bias_weight) ** 2, weights=e.bias_weight)))
-    if scale < 0.2 or bias_scale < 0.4 * scale or bias_scale < 0.3:
-        return None
     order = _best_order(e, direction)
     if order is not None:
         return _in_use(e, order[0], order[1], 0.93 if v is not None else 0.75)
     return None
-
-
-def _centred(x: Floats, weight: Floats) -> Floats:
-    return np.asarray(x - np.average(x, weights=weight + 1e-12))
 
 
 def _best_order(e: Evidence, direction: Floats) -> tuple[Order, float] | None:
