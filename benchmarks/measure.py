@@ -66,11 +66,15 @@ def _watch(child: subprocess.Popen[str]) -> float | None:
 
 def anonymous_mb(pid: int) -> float | None:
     """Anonymous memory of a process in MB (10^6 bytes), from the kernel's counters; None where there are none."""
+    return _counter(pid, "RssAnon:")
+
+
+def _counter(pid: int, name: str) -> float | None:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return None
-    sizes = [int(line.split()[1]) for line in lines if line.startswith("RssAnon:")]
+    sizes = [int(line.split()[1]) for line in lines if line.startswith(name)]
     return sizes[0] * 1024 / 1e6 if sizes else None
 
 
@@ -120,6 +124,10 @@ def _version(name: str) -> str | None:
 
 
 def _resident_mb() -> float:
+    # A process inherits ru_maxrss from the one that started it; the kernel's own high-water mark starts anew.
+    peak = _counter(os.getpid(), "VmHWM:")
+    if peak is not None:
+        return peak
     try:
         import resource
     except ImportError:
