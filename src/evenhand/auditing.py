@@ -11,7 +11,6 @@ import numpy as np
 
 from evenhand import metrics
 from evenhand.causes import diagnose
-from evenhand.causes.decision import lopsided_pairs
 from evenhand.declared import Declared, Floats, InputError, Ints
 from evenhand.evidence import Evidence
 from evenhand.findings import Finding, Severity
@@ -334,7 +333,7 @@ def _verdicts(true: Ints, predicted: Ints, q: Floats, enough: np.typing.NDArray[
 
 def worst_pairs(e: Evidence, limit: int = 50) -> list[dict[str, Any]]:
     """The most lopsided pairs of classes."""
-    pairs = lopsided_pairs(e.tally)
+    pairs = e.pairs
     order = np.lexsort((pairs["true"], pairs["back"] - pairs["rows"]))[:limit]
     return [
         {

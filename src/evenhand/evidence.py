@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from evenhand.biases import BiasFit, explained_share, fit_biases, one_step_biases, soft_counts
 from evenhand.declared import Declared, Floats, Ints
-from evenhand.homogeneity import Homogeneity, noise_floor, stuart_maxwell
+from evenhand.homogeneity import Homogeneity, lopsided_pairs, noise_floor, stuart_maxwell
 from evenhand.orders import weighted_correlation
 from evenhand.plan import Plan, declared_plan
 from evenhand.priors import Shift, fold_log_priors, prior_shift, smoothed_log_prior
@@ -76,6 +77,12 @@ class Evidence:
         """Stuart-Maxwell test of predicted against true counts."""
         t = self.tally
         return stuart_maxwell(t.edge_true, t.edge_predicted, t.edge_count, self.classes)
+
+    @cached_property
+    def pairs(self) -> dict[str, Any]:
+        """Every confused pair of classes once, with the test of its two directions."""
+        t = self.tally
+        return lopsided_pairs(t.edge_true, t.edge_predicted, t.edge_count, self.classes)
 
     @cached_property
     def hard_distance(self) -> float:

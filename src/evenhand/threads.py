@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+
+from threadpoolctl import ThreadpoolController
 
 
 @cache
-def _controller() -> Any:
-    """What is known of the loaded linear algebra libraries; None where threadpoolctl is not installed."""
-    try:
-        return importlib.import_module("threadpoolctl").ThreadpoolController()
-    except ImportError:
-        return None
+def _controller() -> ThreadpoolController:
+    """What is known of the loaded linear algebra libraries; finding them takes a while."""
+    return ThreadpoolController()
 
 
 @contextmanager
@@ -32,9 +29,5 @@ def one_blas_thread() -> Iterator[None]:
         ...     float(np.ones(3) @ np.ones(3))
         3.0
     """
-    controller = _controller()
-    if controller is None:
-        yield
-        return
-    with controller.limit(limits=1, user_api="blas"):
+    with _controller().limit(limits=1, user_api="blas"):
         yield

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from scipy.special import chdtri
 
 from evenhand.declared import Floats, InputError, Ints
+from evenhand.threads import one_blas_thread
 
 Singles = NDArray[np.float32]
 T = TypeVar("T")
@@ -79,7 +80,7 @@ def map_blocks(function: Callable[[T], R], items: Sequence[T], threads: int) -> 
     """Results in order, by threads when there is more than one; NumPy releases the lock inside its loops."""
     if threads <= 1 or len(items) <= 1:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(threads) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, items))
 
 

@@ -11,7 +11,6 @@ from evenhand.causes.registry import Verdict, cause, percent
 from evenhand.causes.tilt import described, surer, tilt_evidence, weak_evidence
 from evenhand.declared import Floats, Ints
 from evenhand.evidence import Evidence
-from evenhand.homogeneity import benjamini_hochberg, mcnemar
 from evenhand.metrics import prior_groups
 from evenhand.tally import Tally
 
@@ -52,35 +51,12 @@ def _recall_error(tally: Tally, members: Ints) -> float:
     return 0.5 / float(np.sqrt(max(int(tally.true[members].sum()), 1)))
 
 
-def lopsided_pairs(t: Tally) -> dict[str, Any]:
-    """Every pair of classes once: errors there and back, exact test of their equality, false-discovery controlled.
-
-    Returns:
-        Arrays of equal length: true, predicted (the direction with more errors), rows, back, q_value.
-    """
-    k = t.classes
-    low, high = np.minimum(t.edge_true, t.edge_predicted), np.maximum(t.edge_true, t.edge_predicted)
-    key, inverse = np.unique(low * k + high, return_inverse=True)
-    upward = t.edge_true < t.edge_predicted
-    up = np.bincount(inverse[upward], t.edge_count[upward], len(key)).astype(np.int64)
-    down = np.bincount(inverse[~upward], t.edge_count[~upward], len(key)).astype(np.int64)
-    first, second = key // k, key % k
-    forward = up >= down
-    return {
-        "true": np.where(forward, first, second),
-        "predicted": np.where(forward, second, first),
-        "rows": np.maximum(up, down),
-        "back": np.minimum(up, down),
-        "q_value": benjamini_hochberg(mcnemar(up, down)),
-    }
-
-
 @cause("confused-pairs", "EH502", "A few pairs of classes carry the count error", explains=("argmax-amplification",))
 def confused_pairs(e: Evidence) -> Verdict | None:
     """A handful of directed pairs explain most of the difference between predicted and true counts."""
     if e.classes < 5 or e.homogeneity.p > 1e-3 or e.hard_distance < max(1.5 * e.noise, 0.005):
         return None
-    pairs = lopsided_pairs(e.tally)
+    pairs = e.pairs
     limit = max(1, min(10, e.classes // 10))
     order = np.argsort(pairs["back"] - pairs["rows"], kind="stable")[: 3 * limit]
     flow = np.array([_misplaced(e, pairs, int(i)) for i in order])

@@ -45,6 +45,8 @@ def head_evidence(e: Evidence, **more: object) -> dict[str, object]:
 def double_softmax(e: Evidence) -> Verdict | None:
     """The scores are themselves probabilities: in [0, 1], every row summing to one."""
     z = raw_scores(e)
+    if e.tally.kind == "logits" and not (z.min() > -0.01 and z.max() < 1.1):
+        return None  # most logits are ruled out here, before a copy of the sample is made
     if not np.isfinite(z).all():
         return None
     z = z.astype(np.float64)

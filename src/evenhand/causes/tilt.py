@@ -115,7 +115,9 @@ def double_correction(e: Evidence) -> Verdict | None:
     )
     as_planned = both and plan is not None and plan.tau > DOUBLE and e.fraction_judged[2] >= 0.7 and tau > 0.8
     # Without training counts tau is measured along evaluation counts; a plan expressed in full outvotes that scale.
-    in_doubt = not e.train_given and plan is not None and 0 < plan.tau < 1.5 and e.fraction_judged[1] < 1.2
+    smoothed = e.declared.label_smoothing > 0 and plan is not None and plan.weight_direction is not None and not both
+    untold = not e.train_given and plan is not None and 0 < plan.tau < 1.5 and e.fraction_judged[1] < 1.2
+    in_doubt = smoothed or untold
     beyond_one = (low > DOUBLE and not in_doubt) or as_planned
     if not (beyond_one or stronger_than_planned) or not material(e, *e.tau_judged):
         return None
@@ -280,10 +282,16 @@ def expressed_in_full(e: Evidence, plan: Plan) -> bool:
     """The fraction expressed is surely above none, and not surely below `FULL`."""
     if e.plan_fit is None:
         return False
-    _, low, high = e.fraction_judged
-    if scattered(e, plan):
+    _, low, _ = e.fraction_judged
+    if scattered(e, plan) or surely_less(e):
         return False
-    return low > 0.1 and high >= FULL and abs(float(e.plan_fit.tau[0])) * plan.spread > 0.05
+    return low > 0.1 and abs(float(e.plan_fit.tau[0])) * plan.spread > 0.05
+
+
+def surely_less(e: Evidence) -> bool:
+    """Whether the expressed fraction is below `FULL` beyond reasonable doubt (about three standard errors)."""
+    fraction, _, high = e.fraction_judged
+    return bool(fraction + 1.6 * (high - fraction) < FULL)
 
 
 def scattered(e: Evidence, plan: Plan) -> bool:
@@ -325,8 +333,7 @@ def partial_weights(e: Evidence) -> Verdict | None:
         return None
     fraction, low, high = e.fraction_judged
     elsewhere = scattered(e, plan)
-    surely_less = fraction + 1.6 * (high - fraction) < FULL
-    if not (surely_less or (elsewhere and plan.spread > 0.4)) or fraction < -0.2 or plan.spread < 0.1:
+    if not (surely_less(e) or (elsewhere and plan.spread > 0.4)) or fraction < -0.2 or plan.spread < 0.1:
         return None
     batch = e.declared.batch_size
     hints = ["long training (overfitted networks lose the effect of weights)"]

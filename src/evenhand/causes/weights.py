@@ -198,7 +198,9 @@ def smoothing_with_weights(e: Evidence) -> Verdict | None:
     if len(good) < 2:
         return None
     ratio, limit = float(good.max() / good.min()), e.classes * (1 - smoothing) / smoothing + 1
-    if ratio <= limit or e.fraction_judged[2] < 0.5:
+    if ratio <= limit:
+        return _overshoot(e, smoothing, ratio, limit)
+    if e.fraction_judged[2] < 0.5:
         return None
     top = np.flatnonzero(w >= ratio ** (-0.1) * good.max())
     share = float(e.tally.predicted[top].sum() / e.rows)
@@ -216,4 +218,27 @@ def smoothing_with_weights(e: Evidence) -> Verdict | None:
         | tilt_evidence(e),
         "Use weights or label smoothing, not both; or cap the weights below that ratio.",
         remedies.weight_snippets(),
+    )
+
+
+def _overshoot(e: Evidence, smoothing: float, ratio: float, limit: float) -> Verdict | None:
+    """Below the limit nothing inverts, but the re-weighted smoothing mass still adds to what the weights do."""
+    plan = e.plan
+    if plan is None or e.fit is None or plan.sampler_direction is not None:
+        return None
+    _, low, _ = e.tau_judged
+    if low < max(1.1, plan.tau + 0.1):
+        return None
+    sentence = (
+        f"Label smoothing {smoothing:g} adds to the weights: its mass is re-weighted too, so the model corrects more than "
+        f"they ask for ({described(e)}; your weights predict {plan.tau:.2f}; the optimum inverts from a weight ratio of "
+        f"{limit:,.0f} on, yours is {ratio:,.0f})."
+    )
+    return Verdict(
+        "warning",
+        0.85,
+        sentence,
+        {"ratio": round(ratio, 1), "limit": round(limit, 1)} | tilt_evidence(e),
+        f"Use weights or label smoothing, not both; until then add {float(e.fit.tau[0]):.2f} * log prior to the logits.",
+        remedies.offset_snippets(float(e.fit.tau[0])),
     )
