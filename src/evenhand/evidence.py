@@ -140,7 +140,7 @@ class Evidence:
             return None
         # Training counts of rare classes scatter too, which pulls the slope towards zero; weights in use are powers
         # 1 or 1/2 of the counts, so a slope near 1 or 2 (their inverses) is taken for it.
-        near = [power for power in (1.0, 2.0, -1.0, -2.0) if 0.65 < trend.slope / power < 1.35]
+        near = [power for power in (1.0, 2.0, -1.0, -2.0) if 0.6 < trend.slope / power < 1.4]
         slope = min(near, key=lambda power: abs(trend.slope - power)) if near else trend.slope
         counts = np.exp(-slope * (np.log(w) - np.log(w).mean()))
         return np.asarray(counts * (self.rows / counts.sum()))

@@ -103,7 +103,7 @@ def _shifted_from(t: Tally, table: Table) -> LabelMap | None:
         # The classes before c must be right as given, or this is just another shift of all of them.
         before = float(diagonal[:c].sum() / max(size[:c].sum(), 1.0))
         wanted = float(np.clip(0.6 * before, 0.05, 0.3)) if c > 0 else 0.3
-        if tail_shifted[c] < max(10, wanted * tail_rows[c]) or tail_shifted[c] < 5 * tail_own[c] or k - c < 3:
+        if tail_shifted[c] < max(10, wanted * tail_rows[c]) or tail_shifted[c] < 3 * tail_own[c] or k - c < 3:
             continue
         if best is None or gain[c] > best[0]:
             best = (float(gain[c]), c, step)
@@ -183,7 +183,8 @@ def _free_map(t: Tally, table: Table, seed: int = 0) -> LabelMap | None:
         # name must have left its own: else its rows were merely merged into it.
         kept = _kept(pairs, other)
         rate = total / max(size, 1.0)
-        believable = total >= 10 and total > 5 * against and rate > max(0.3, 0.5 * base) and kept < 0.2 * rate
+        surely = total > 3 * against and total - against > 5 * np.sqrt(total + against)
+        believable = total >= 10 and surely and rate > max(0.3, 0.5 * base) and kept < 0.35 * rate
         if _complete(pairs, table) and believable:
             return _describe(t, table, _completed(pairs), None)
     return None

@@ -116,7 +116,7 @@ def double_correction(e: Evidence) -> Verdict | None:
     as_planned = both and plan is not None and plan.tau > DOUBLE and e.fraction_judged[2] >= 0.7 and tau > 0.8
     # Without training counts tau is measured along evaluation counts; a plan expressed in full outvotes that scale.
     smoothed = e.declared.label_smoothing > 0 and plan is not None and plan.weight_direction is not None and not both
-    untold = not e.train_given and plan is not None and 0 < plan.tau < 1.5 and e.fraction_judged[1] < 1.2
+    untold = not e.train_given and plan is not None and 0 < plan.tau < 1.75 and e.fraction_judged[1] < 1.2
     in_doubt = smoothed or untold
     beyond_one = (low > DOUBLE and not in_doubt) or as_planned
     if not (beyond_one or stronger_than_planned) or not material(e, *e.tau_judged):
@@ -220,11 +220,13 @@ def inverted_weights(e: Evidence) -> Verdict | None:
     )
 
 
-@cause("class-weights", "EH301", "The loss weights did what they ask for", needs_scores=True)
+@cause(
+    "class-weights", "EH301", "The loss weights did what they ask for", needs_scores=True, explains=("confused-pairs",)
+)
 def class_weights(e: Evidence) -> Verdict | None:
     """The tilt that the declared weights predict is there, about once; or a tilt that nobody declared."""
     if e.fit is None:
-        return None
+        return _weights_among_equals(e)
     tau, low, high = e.tau_judged
     plan = effective_plan(e)
     if plan is None:
@@ -250,6 +252,26 @@ def class_weights(e: Evidence) -> Verdict | None:
 def _grows(e: Evidence, plan: Plan) -> bool:
     """Whether the declared weights, if any, rise with the counts class by class, as an inverted rule does."""
     return plan.weight_direction is None or (e.weight_vector is not None and e.weight_vector.falls_the_wrong_way)
+
+
+def _weights_among_equals(e: Evidence) -> Verdict | None:
+    """Equally frequent classes have no prior to divide out, but weights chosen for other reasons act all the same."""
+    plan = effective_plan(e)
+    if plan is None or plan.weight_direction is None or e.plan_fit is None:
+        return None
+    fraction, low, high = interval(e.plan_fit)
+    if low < 0.5 or high < FULL:
+        return None
+    return Verdict(
+        "warning",
+        0.93,
+        "The loss weights did what they ask for: classes with larger weights are answered more often "
+        f"({fraction:.2f} of them is expressed, {low:.2f} to {high:.2f}).",
+        {"expressed_fraction": round(fraction, 3), "expressed_interval": [round(low, 3), round(high, 3)]},
+        "If that is not what you want, subtract log(weight) from the logits, no retraining needed.",
+        {},
+        surer(e),
+    )
 
 
 def _as_if(tau: float) -> str:
