@@ -81,7 +81,8 @@ class WeightVector:
         rising = monotone_residual(-self.rarity, self.log_weight)
         limit = max(0.02, 0.1 * self.spread) if self.exact else 0.6 * self.spread
         if not self.exact:
-            return self.correlation < -0.7 and self.levels > max(3, len(self.judged) // 10)
+            # Few levels are a choice by hand, unless they follow the counts to the letter.
+            return self.correlation < (-0.7 if self.levels > max(3, len(self.judged) // 10) else -0.95)
         return self.rank_correlation < -0.8 and rising <= limit and not self._same_values(-self.rarity, self.rarity)
 
     @cached_property
@@ -91,7 +92,7 @@ class WeightVector:
 
     def _same_values(self, first: Floats, second: Floats) -> bool:
         """Whether the weights, sorted, look like `second` sorted, clearly more than like `first` sorted."""
-        return quantile_residual(self.log_weight, second) < 0.3 * quantile_residual(self.log_weight, first)
+        return quantile_residual(self.log_weight, second) < 0.3 * quantile_residual(self.log_weight, first) - 1e-9
 
     @cached_property
     def order(self) -> Order | None:

@@ -200,8 +200,8 @@ def _alike(first: Ints, second: Ints, classes: int) -> bool:
     return bool(np.abs(p - q).sum() < 2.0 * np.sqrt(2 / np.pi) * noise.sum() + 0.05)
 
 
-@cause("padding-class", "EH103", "One class holds the padding", explains=("class-weights", "partial-weights",
-       "foreign-weights", "argmax-amplification", "confused-pairs", "prior-shift", "sampler"))  # fmt: skip
+@cause("padding-class", "EH103", "One class holds the padding", explains=(*TILT_CAUSES, "foreign-weights",
+       "argmax-amplification", "confused-pairs", "prior-shift"))  # fmt: skip
 def padding_class(e: Evidence) -> Verdict | None:
     """A class that is padding: counted among the labels, predicted without ever being true, or in the weights."""
     for look in (_named_padding, _untrained_padding, _counted_padding, _predicted_padding, _weighted_padding):

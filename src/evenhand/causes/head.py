@@ -181,12 +181,12 @@ def collapsed(e: Evidence) -> Verdict | None:
     spread = float(z.mean(axis=0).std())
     top = float(np.sort(e.tally.decoded)[::-1][: max(1, e.classes // 100)].sum() / e.rows)
     still = between < 0.02 or between < 0.01 * spread
-    if not (still or (top > 0.98 and between < 0.2 * max(spread, 1.0))):
+    if not still:
         return None
     if e.fit is not None and e.fit.beta_interval[0] > 0.3 and e.beta * between > 0.1:
         return None  # small logits that mean something once stretched: weak features, not a dead model
     gain = information_gain(e)
-    if gain is None or gain > (0.02 if still else 0.005) + 3 / label_nats(e):
+    if gain is None or gain > 0.02 + 3 / label_nats(e):
         return None
     sentence = (
         f"The logits hardly depend on the input (standard deviation between rows {between:.2g}); {percent(top)} of the "
@@ -305,6 +305,7 @@ def never_decoded(e: Evidence) -> Ints:
         answered = predicted[near] > 0
         expected = true[c] * float(np.median(predicted[near] / np.maximum(true[near], 1)))
         alike = (true[near] > 0.5 * true[c]).mean() > 0.7  # of the size of c: rarer ones are expected to vanish
-        if answered.mean() > 0.9 and alike and expected > 30:
+        known = np.median(e.tally.hits[near] / np.maximum(true[near], 1)) > 0.4  # a weak model drops classes by itself
+        if answered.mean() > 0.9 and alike and known and expected > 30:
             suspects.append(int(c))
     return np.array(suspects, dtype=np.int64)

@@ -282,7 +282,8 @@ def _as_if(tau: float) -> str:
 
 def _undeclared(e: Evidence, tau: float, low: float, high: float) -> Verdict | None:
     smoothed = e.declared.label_smoothing > 0 and tau < 0.6  # smoothing lifts rare classes by itself
-    if not material(e, tau, low, high) or tau < 0 or smoothed:
+    vague = e.share is not None and e.share < 0.5  # most of the class bias lies elsewhere, and nothing was declared
+    if not material(e, tau, low, high) or tau < 0 or smoothed or vague:
         return None
     sentence = (
         f"The model answers {_as_if(tau)} ({described(e)}{explained(e)}). Class weights or a balanced sampler do "

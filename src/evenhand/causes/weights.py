@@ -30,7 +30,7 @@ def incomplete_weights(e: Evidence) -> Verdict | None:
         )
     v = e.weight_vector or WeightVector(w, e.prior_counts, e.train_given)
     # A zero for a class without training rows is a policy, not a mistake.
-    bad = np.array([c for c in v.unusable if w[c] != 0 or e.prior_counts[c] > 0], dtype=np.int64)
+    bad = np.array([c for c in v.unusable if w[c] != 0 or e.prior_counts[c] > 0 or not e.train_given], dtype=np.int64)
     if len(bad):
         kinds = [f"{int(count)} {label}" for label, count in _kinds(w[bad]).items() if count]
         return _incomplete(
@@ -123,7 +123,8 @@ def _best_order(e: Evidence, direction: Floats) -> tuple[Order, float] | None:
         for i, order in enumerate(known_orders(e.prior_counts, e.declared.class_names))
     ]
     # An order that hardly changes the direction cannot be told from the right one by biases with noise.
-    other = [s for s in scored if weighted_correlation(s[2].apply(direction), direction, e.bias_weight) < 0.9]
+    # One that turns it round is the same as weights that act the wrong way.
+    other = [s for s in scored if abs(weighted_correlation(s[2].apply(direction), direction, e.bias_weight)) < 0.9]
     likely = sorted((s for s in other if s[0] > 4), key=lambda s: (-s[0], s[1]))[:3]
     base, right = e.beta_only[1], _gain_along(e, direction)[0]
     available = max(e.biases.log_likelihood - base - e.biases.freedom / 2, 1e-9)
