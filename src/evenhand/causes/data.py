@@ -200,8 +200,8 @@ def _alike(first: Ints, second: Ints, classes: int) -> bool:
     return bool(np.abs(p - q).sum() < 2.0 * np.sqrt(2 / np.pi) * noise.sum() + 0.05)
 
 
-@cause("padding-class", "EH103", "One class holds the padding", explains=(*TILT_CAUSES, "foreign-weights",
-       "argmax-amplification", "confused-pairs", "prior-shift"))  # fmt: skip
+@cause("padding-class", "EH103", "One class holds the padding", explains=("class-weights", "partial-weights",
+       "sampler", "foreign-weights", "argmax-amplification", "confused-pairs", "prior-shift"))  # fmt: skip
 def padding_class(e: Evidence) -> Verdict | None:
     """A class that is padding: counted among the labels, predicted without ever being true, or in the weights."""
     for look in (_named_padding, _untrained_padding, _counted_padding, _predicted_padding, _weighted_padding):
@@ -298,6 +298,9 @@ def _predicted_padding(e: Evidence) -> tuple[int, str, float] | None:
     if e.tally.soft is not None and e.tally.soft[c] < max(20.0, 0.3 * m):
         return None
     if e.tally.soft is None and m < 150:
+        return None
+    # A doubly corrected model answers rare classes everywhere: with the tilt taken out they must still be expected.
+    if e.fit is not None and np.bincount(e.y, minlength=e.classes)[c] - e.around[1][c] < 0.3 * m / e.rows * len(e.y):
         return None
     rate = m / e.rows
     if e.train_given and e.prior_counts[c] / e.prior_counts.sum() > 0.2 * rate:
