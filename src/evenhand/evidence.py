@@ -20,6 +20,7 @@ from evenhand.tilt import Likelihood, Part, Singles, TiltFit, centred_rows, maxi
 from evenhand.weight_vector import WeightVector, spearman
 
 HOPELESS = -500.0  # a true class this far below the maximum was masked, not scored
+MEASURABLE = 20.0  # an interval of tau wider than this is no measurement
 SMALL_BIAS = 0.2  # class biases of this standard deviation are fitted by one Newton step to within a per cent
 ENOUGH_ROWS = 20  # below this not even a tilt of one can be told from none
 
@@ -211,7 +212,9 @@ class Evidence:
         """(beta, tau) along the log prior; None for labels only, too few rows or equally frequent classes."""
         if not self.fitted or not self.imbalanced:
             return None
-        return maximise(Likelihood(self.z, self.y, self.parts(), self.threads))
+        fit = maximise(Likelihood(self.z, self.y, self.parts(), self.threads))
+        # Rows of one class, or answers that are all right, say nothing about the tilt: no number is better than any.
+        return fit if np.ptp(fit.tau_interval[0]) < MEASURABLE else None
 
     @cached_property
     def beta_only(self) -> tuple[float, float]:

@@ -85,12 +85,12 @@ def _map_evidence(found: LabelMap, moved: Ints) -> dict[str, Any]:
 @cause("misaligned-rows", "EH102", "Labels and predictions belong to different rows", explains=MODEL_CAUSES)
 def misaligned_rows(e: Evidence) -> Verdict | None:
     """Confident predictions that agree with the labels no more often than chance, in all rows or in a stretch."""
-    if e.rows < 50:
+    if e.rows < 50 or np.count_nonzero(e.tally.true) < 2:
         return None
     lag = best_lag(e)
     if lag is not None:
         return _misaligned(
-            f"Labels belong to the row {abs(lag)} {'before' if lag < 0 else 'after'}", e, {"lag": lag}, 0.98
+            f"Labels belong to the row {abs(lag)} {'after' if lag < 0 else 'before'}", e, {"lag": lag}, 0.98
         )
     chance = float((e.tally.true / e.rows) @ (e.tally.predicted / e.rows))
     error = float(np.sqrt(chance * (1 - chance) / e.rows)) + 1e-12
@@ -117,7 +117,7 @@ def _misaligned(said: str, e: Evidence, more: dict[str, Any], probability: float
         {"accuracy": e.accuracy, "chance": chance, "mean_confidence": confidence} | more,
         "Save labels and predictions in one loop, without shuffling in between, and join them by row id.",
         remedies.order_of_rows_snippets(),
-        "" if e.scored else "Give the logits to be surer.",
+        "" if e.scored else "Give the logits.",
     )
 
 
@@ -287,7 +287,7 @@ def _counted_padding(e: Evidence) -> tuple[int, str, float] | None:
 def _predicted_padding(e: Evidence) -> tuple[int, str, float] | None:
     """Answered often although no row is labelled so: masked among the labels, not among the outputs."""
     absent = np.flatnonzero(e.tally.true == 0)
-    if not len(absent):
+    if not len(absent) or e.classes - len(absent) < 2:
         return None
     c = int(absent[np.argmax(e.tally.predicted[absent])])
     m = int(e.tally.predicted[c])

@@ -10,7 +10,7 @@ SOUND = ("argmax-amplification", "healthy")  # said only when nothing else is fo
 
 
 def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
-    """All findings, most likely cause first; exactly one, `healthy`, when nothing is found.
+    """All findings, most likely cause first; when nothing is wrong exactly one: `argmax-amplification` or `healthy`.
 
     Causes lower in the pipeline (labels, weights, head) leave the signatures of later ones behind, so a finding
     explains away the causes it lists. Equal probabilities keep the order of the families: data, weights, head, tilt,

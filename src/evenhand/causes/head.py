@@ -272,7 +272,7 @@ def masked_classes(e: Evidence) -> Verdict | None:
         {"classes": masked[:50].tolist(), "count": len(masked), "rows": rows, "share_of_rows": rows / e.rows},
         "Look for a mask (-inf, -1e9) on these outputs, a head with too few outputs, or a class list that lacks them.",
         {},
-        "" if e.scored else "Give the logits to be surer.",
+        "" if e.scored else "Give the logits.",
     )
 
 

@@ -36,8 +36,8 @@ class Cause:
 
     Attributes:
         id, code, title: as in the findings. check: evidence -> verdict or None.
-        explains: ids that this cause explains away when it is found with at least their probability.
-        needs: what the check looks at: ``scores`` or nothing.
+        explains: ids that this cause explains away when it is found.
+        needs_scores: whether labels alone are not enough.
     """
 
     id: str

@@ -6,9 +6,13 @@ from __future__ import annotations
 def offset_snippets(tau: float) -> dict[str, str]:
     """Undo a measured tilt: add ``tau * log prior`` to the logits, or to the last bias."""
     t = f"{tau:.3f}"
-    head = "import numpy as np\n\n# train_counts: rows per class in the training set\nprior = train_counts / train_counts.sum()\n"
+    head = (
+        "import numpy as np\n\n# train_counts: rows per class in training; half a row more keeps absent classes finite\n"
+        "prior = (train_counts + 0.5) / (train_counts + 0.5).sum()\n"
+    )
     return {
-        "pytorch": head
+        "pytorch": "import torch\n"
+        + head
         + f"with torch.no_grad():  # model.head is the last nn.Linear\n    model.head.bias += {t} * torch.as_tensor("
         "np.log(prior), dtype=model.head.bias.dtype, device=model.head.bias.device)",
         "keras": head + f"kernel, bias = model.layers[-1].get_weights()  # last Dense layer, before the softmax\n"
@@ -16,7 +20,7 @@ def offset_snippets(tau: float) -> dict[str, str]:
         "huggingface": head
         + "head = model.classifier  # an nn.Linear; model.classifier.out_proj in RoBERTa-like models\n"
         f"with torch.no_grad():\n    head.bias += {t} * torch.as_tensor(np.log(prior), dtype=head.bias.dtype)",
-        "lightning": head + f"with torch.no_grad():  # self.head is the last nn.Linear of the LightningModule\n"
+        "lightning": head + f"with torch.no_grad():  # module.head is the last nn.Linear of the LightningModule\n"
         f"    module.head.bias += {t} * torch.as_tensor(np.log(prior), dtype=module.head.bias.dtype)\n"
         'trainer.save_checkpoint("corrected.ckpt")',
         "scikit-learn": head

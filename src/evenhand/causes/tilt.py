@@ -81,9 +81,9 @@ def surer(e: Evidence) -> str:
     missing = []
     if not e.train_given:
         missing.append("the training counts (the evaluation counts stand in)")
-    if e.plan is None:
+    if e.declared.class_weight is None and e.declared.sampler_rate is None:
         missing.append("the loss weights and sampler rates")
-    return f"Give {' and '.join(missing)} to be surer." if missing else ""
+    return f"Give {' and '.join(missing)}." if missing else ""
 
 
 def effective_plan(e: Evidence) -> Plan | None:
@@ -111,7 +111,7 @@ def double_correction(e: Evidence) -> Verdict | None:
     plan = effective_plan(e)
     both = plan is not None and plan.weight_tau > 0.3 and plan.sampler_tau > 0.3
     stronger_than_planned = (
-        plan is not None and e.plan_fit is not None and plan.tau > 0.2 and e.fraction_judged[1] > 1.4 and low > 0.6
+        plan is not None and e.plan_fit is not None and plan.tau > 0.2 and e.fraction_judged[1] > 1.4 and low > 1.0
     )
     as_planned = both and plan is not None and plan.tau > DOUBLE and e.fraction_judged[2] >= 0.7 and tau > 0.8
     # Without training counts tau is measured along evaluation counts; a plan expressed in full outvotes that scale.
@@ -331,8 +331,10 @@ def sampler(e: Evidence) -> Verdict | None:
     if e.plan_fit is None or e.fraction_judged[1] <= 0.1 or e.fraction_judged[2] < 0.4:
         return None
     tau = float(e.fit.tau[0])
+    part = surely_less(e)
+    did = f"only {percent(max(e.fraction_judged[0], 0))} of what it asks for" if part else "what it asks for"
     sentence = (
-        f"The sampler did what it asks for: the model answers {_as_if(tau)} ({described(e)}; your sampler rates "
+        f"The sampler did {did}: the model answers {_as_if(tau)} ({described(e)}; your sampler rates "
         f"predict {plan.tau:.2f}{explained(e)})."
     )
     return Verdict(

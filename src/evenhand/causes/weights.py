@@ -162,7 +162,7 @@ def _in_use(e: Evidence, order: Order, fraction: float, probability: float) -> V
         "Build the weights by class index, the index that the targets use, and retrain; until then correct with free "
         "class offsets (goal accuracy of evenhand fix).",
         remedies.weight_snippets(),
-        "" if declared else "Give the loss weights to be surer.",
+        "" if declared else "Give the loss weights.",
     )
 
 
