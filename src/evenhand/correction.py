@@ -216,7 +216,8 @@ def fit_correction(
         Correction, also where it is not recommended.
 
     Raises:
-        InputError: arrays that do not fit together, NaN or +inf, fewer than 20 usable rows, an unknown goal or model.
+        InputError: arrays that do not fit together, NaN or +inf, fewer than 20 usable rows, rows of one class only, an
+            unknown goal or model.
 
     Limits:
         Holds one float32 copy of the logits, and most of a second one while class biases are tried. The effect on new
@@ -243,6 +244,11 @@ def fit_correction(
             "wanted_counts must be zero or more and not all zero; pass how often each class should come out"
         )
     rows = prepare(as_array("logits", logits), as_array("target", target).astype(np.int64), seed=seed)
+    if len(np.unique(rows.y)) < 2:
+        raise InputError(
+            "expected rows of at least two classes, got rows of one; a correction fitted on them would always answer "
+            "that class, so give rows drawn like those of use"
+        )
     slices = fold_edges(rows.usable, min(folds, rows.usable))
     prior = log_priors(rows.y[: rows.usable], k, slices, opened.declared.train_counts, known)
     fitted, compared = select_model(rows, prior, slices, names, threads)
