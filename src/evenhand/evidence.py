@@ -16,7 +16,7 @@ from evenhand.plan import Plan, declared_plan
 from evenhand.priors import Shift, fold_log_priors, prior_shift, smoothed_log_prior
 from evenhand.regression import CountSlope, count_slope
 from evenhand.tally import Tally
-from evenhand.tilt import Likelihood, Part, Singles, TiltFit, centred_rows, maximise
+from evenhand.tilt import Likelihood, Part, Singles, TiltFit, centred_rows, fit_beta, maximise
 from evenhand.weight_vector import WeightVector, spearman
 
 HOPELESS = -500.0  # a true class this far below the maximum was masked, not scored
@@ -220,7 +220,7 @@ class Evidence:
     def beta_only(self) -> tuple[float, float]:
         """(beta, log-likelihood) with no tilt."""
         parts = (Part(slice(None), self.offset, np.zeros((self.classes, 0))),)
-        return _fit_beta(Likelihood(self.z, self.y, parts, self.threads))
+        return fit_beta(Likelihood(self.z, self.y, parts, self.threads))
 
     @cached_property
     def beta(self) -> float:
@@ -302,7 +302,7 @@ class Evidence:
         if self.shift is None or not self.shift.present or not self.fitted:
             return 0.0
         bare = (Part(slice(None), np.zeros(self.classes), np.zeros((self.classes, 0))),)
-        return self.beta_only[1] - _fit_beta(Likelihood(self.z, self.y, bare, self.threads))[1]
+        return self.beta_only[1] - fit_beta(Likelihood(self.z, self.y, bare, self.threads))[1]
 
     @cached_property
     def biases(self) -> BiasFit | None:
@@ -389,18 +389,3 @@ class Evidence:
 
 def _columns(directions: list[Floats], classes: int) -> Floats:
     return np.stack(directions, axis=1) if directions else np.zeros((classes, 0))
-
-
-def _fit_beta(likelihood: Likelihood) -> tuple[float, float]:
-    """One-dimensional Newton for the inverse temperature alone."""
-    beta, value = 1.0, likelihood(np.array([1.0]))
-    for _ in range(30):
-        step = float(np.clip(value[1][0] / max(value[2][0, 0], 1e-12), -1.0 - beta, 5.0))
-        if abs(step) * abs(value[1][0]) < 2e-4:
-            break
-        trial = likelihood(np.array([beta + step]))
-        while trial[0] < value[0] and abs(step) > 1e-9:
-            step /= 2
-            trial = likelihood(np.array([beta + step]))
-        beta, value = beta + step, trial
-    return beta, value[0]

@@ -369,3 +369,18 @@ def score_test(z: NDArray[np.floating], y: Ints, direction: Floats, *, offset: F
     _, gradient, information = Likelihood(centred_rows(z), y, (Part(slice(None), known, a),))(np.array([1.0, 0.0]))
     u, i = float(gradient[1]), max(float(information[1, 1]), 1e-300)
     return ScoreTest(z=u / i**0.5, tau=u / i, standard_error=i**-0.5)
+
+
+def fit_beta(likelihood: Likelihood) -> tuple[float, float]:
+    """One-dimensional Newton for the inverse temperature alone."""
+    beta, value = 1.0, likelihood(np.array([1.0]))
+    for _ in range(30):
+        step = float(np.clip(value[1][0] / max(value[2][0, 0], 1e-12), -1.0 - beta, 5.0))
+        if abs(step) * abs(value[1][0]) < 2e-4:
+            break
+        trial = likelihood(np.array([beta + step]))
+        while trial[0] < value[0] and abs(step) > 1e-9:
+            step /= 2
+            trial = likelihood(np.array([beta + step]))
+        beta, value = beta + step, trial
+    return beta, value[0]
