@@ -46,7 +46,7 @@ def softmaxed(z):
     return (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def agree(a, b, rtol=2e-6):
+def agree(a, b, rtol=5e-6):
     """Equal integers, rows and edges, bit by bit; sums of single-precision probabilities up to their rounding."""
     for name in EXACT:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
@@ -55,12 +55,15 @@ def agree(a, b, rtol=2e-6):
             x, y = (getattr(getattr(t, part), field.name) for t in (a, b))
             assert x.dtype == y.dtype
             np.testing.assert_array_equal(x, y, err_msg=f"{part}.{field.name}")
-    for name in ("soft", "soft_square", "column_sum", "bins"):
+    # A confidence on the edge of a bin may fall on either side: single-precision sums depend on memory alignment.
+    np.testing.assert_allclose(a.bins, b.bins, atol=1.01, err_msg="bins")
+    np.testing.assert_allclose(a.bins.sum(axis=0), b.bins.sum(axis=0), rtol=rtol, atol=1e-5, err_msg="bins")
+    for name in ("soft", "soft_square", "column_sum"):
         x, y = getattr(a, name), getattr(b, name)
         assert (x is None) == (y is None)
         if x is not None:
-            np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6, err_msg=name)
-    assert a.nll == pytest.approx(b.nll, rel=rtol, abs=1e-6)
+            np.testing.assert_allclose(x, y, rtol=rtol, atol=5e-6, err_msg=name)
+    assert a.nll == pytest.approx(b.nll, rel=rtol, abs=5e-6)
     assert a.row_sum_error == pytest.approx(b.row_sum_error, abs=1e-6)
     assert a.kind == b.kind
 
