@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
 from evenhand import metrics
-from evenhand.causes import diagnose
+from evenhand.causes import diagnose, serve_goal
 from evenhand.declared import Declared, Floats, InputError, Ints
 from evenhand.evidence import Evidence
 from evenhand.findings import Finding, Severity
@@ -27,7 +27,7 @@ __all__ = ["Audit", "Finding", "Severity", "audit", "audit_predictions", "audit_
 FEW_ROWS = 6  # a class never predicted is noticed from about this many rows on
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit:
     """The result of an audit. Every number has its n; per-class arrays have length K.
 
@@ -67,7 +67,7 @@ class Audit:
     fix: dict[str, Any]
     table: dict[str, Any]
     worst_pairs: list[dict[str, Any]]
-    evidence: Evidence = field(repr=False)
+    evidence: Evidence
 
     @cached_property
     def tau_path(self) -> dict[str, Any] | None:
@@ -105,12 +105,41 @@ class Audit:
 
         return repr_html(self)
 
+    def __repr__(self) -> str:
+        first, more = self.verdict, len(self.findings) - 1
+        known = [f"{name.removeprefix('evenhand/')} {value:z.3f}" for name, value in self.scalars().items()]
+        others = "" if not more else f", and {more} more finding{'s' if more > 1 else ''}"
+        return (
+            f"<Audit of {self.name[:80]!r}: {self.rows:,} rows, {self.classes:,} classes, {self.kind}\n"
+            f" {first.cause} ({first.severity}, probability {first.probability:.2f}{others})\n {', '.join(known)}>"
+        )
+
     def __str__(self) -> str:
         from evenhand.report import to_text
 
         return to_text(self)
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _by_name(function: Callable[P, R]) -> Callable[P, R]:
+    """Say which arrays need names where Python would only count them: labels and scores are easily exchanged."""
+
+    @wraps(function)
+    def called(*unnamed: P.args, **named: P.kwargs) -> R:
+        if unnamed:
+            raise InputError(
+                f"audit expected every array by name but got {len(unnamed)} without one; write audit(logits=..., "
+                "target=...), with probs= or predicted= in place of logits= where that is what they are"
+            )
+        return function(*unnamed, **named)
+
+    return called
+
+
+@_by_name
 def audit(
     *,
     target: Any,
@@ -141,7 +170,8 @@ def audit(
         class_names: (K,) names. row_id: (N,) ids. ignore_index: target value whose rows are dropped.
         config: dict or JSON string with any of loss, label_smoothing, reduction, batch_size, gamma.
         train_logits, train_target: predictions on training rows, for the cause ``tail-overfit``.
-        goal: what the fix aims at: ``accuracy``, ``balanced-accuracy`` or ``counts``.
+        goal: what the fix aims at: ``accuracy``, ``balanced-accuracy`` or ``counts``. Declared weights or a declared
+            sampler that act as planned are a warning, but only a note when the goal is ``balanced-accuracy``.
         name: shown in reports.
 
     Returns:
@@ -192,7 +222,7 @@ def audit_predictions(
 def audit_tally(tally: Tally, *, train: Tally | None = None, name: str = "tally", goal: str = "accuracy") -> Audit:
     """Audit a tally, for instance the sum of tallies made on several machines."""
     e = Evidence(tally, train, workers())
-    findings = diagnose(e)
+    findings = serve_goal(diagnose(e), e, goal)
     _refuse_unnormalised(tally, findings)
     return Audit(
         name=name,
@@ -237,12 +267,22 @@ def pattern(e: Evidence) -> dict[str, Any]:
 
 
 def _pattern_name(e: Evidence, slope: float | None) -> str:
+    slope = _slope_of_two(e) if slope is None else slope
     if slope is None or e.hard_distance < max(0.02, 1.5 * e.noise):
         return "proportional"
     for limit, name in ((-0.15, "mirrored"), (0.75, "flattened"), (1.1, "proportional")):
         if slope < limit:
             return name
     return "amplified"
+
+
+def _slope_of_two(e: Evidence) -> float | None:
+    """With two classes a line has no error to measure, but a direction; half a row more keeps logarithms finite."""
+    seen = e.tally.true > 0
+    true, predicted = e.tally.true[seen], e.tally.predicted[seen] + 0.5
+    if len(true) != 2 or abs(np.log(true[1] / true[0])) < 0.05:
+        return None
+    return float(np.log(predicted[1] / predicted[0]) / np.log(true[1] / true[0]))
 
 
 def tilt(e: Evidence) -> dict[str, Any] | None:

@@ -1,7 +1,20 @@
 """Causes: one file per family; `diagnose` runs them all and orders what they find."""
 
 from evenhand.causes import data, decision, head, shift, tilt, weights
-from evenhand.causes.diagnosis import diagnose
+from evenhand.causes.diagnosis import diagnose, serve_goal
 from evenhand.causes.registry import REGISTRY, Cause, Verdict, cause
 
-__all__ = ["REGISTRY", "Cause", "Verdict", "cause", "data", "decision", "diagnose", "head", "shift", "tilt", "weights"]
+__all__ = [
+    "REGISTRY",
+    "Cause",
+    "Verdict",
+    "cause",
+    "data",
+    "decision",
+    "diagnose",
+    "head",
+    "serve_goal",
+    "shift",
+    "tilt",
+    "weights",
+]

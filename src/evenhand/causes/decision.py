@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.causes import remedies
-from evenhand.causes.registry import Verdict, cause, percent
+from evenhand.causes.registry import Verdict, cause, class_label, percent
 from evenhand.causes.tilt import described, surer, tilt_evidence, weak_evidence
 from evenhand.declared import Floats, Ints
 from evenhand.evidence import Evidence
@@ -71,10 +71,8 @@ def confused_pairs(e: Evidence) -> Verdict | None:
         )
     if explained < 0.5:
         return None
-    names = e.declared.class_names
     shown = [
-        f"{names[a] if names else f'class {a}'} answered as {names[b] if names else f'class {b}'} "
-        f"({pairs['rows'][i]:,} rows, {pairs['back'][i]:,} back)"
+        f"{class_label(e, a)} answered as {class_label(e, b)} ({pairs['rows'][i]:,} rows, {pairs['back'][i]:,} back)"
         for i, a, b in ((i, int(pairs["true"][i]), int(pairs["predicted"][i])) for i in order[:3])
     ]
     sentence = (
@@ -147,7 +145,7 @@ def argmax_amplification(e: Evidence) -> Verdict | None:
     sentence = (
         f"Nothing is wrong with the training: the probabilities add up to the true counts (distance "
         f"{e.soft_distance:.3f}), but taking the largest one per row moves the counts ({e.hard_distance:.3f}) towards "
-        f"frequent classes; {never} of {e.classes} classes are never answered."
+        f"frequent classes{_never(never, e.classes)}."
     )
     return Verdict(
         "note",
@@ -165,31 +163,39 @@ def argmax_amplification(e: Evidence) -> Verdict | None:
     )
 
 
+def _never(never: int, classes: int) -> str:
+    if not never:
+        return ""
+    return f"; {never:,} of {classes:,} classes {'is' if never == 1 else 'are'} never answered"
+
+
 @cause("healthy", "EH001", "No cause of unequal counts found")
 def healthy(e: Evidence) -> Verdict | None:
     """Counts agree within noise, or differ without any sign of a cause; what could not be judged is said."""
     reasons = [weak_evidence(e)] if weak_evidence(e) else []
-    agree = e.homogeneity.p > 1e-3 or e.hard_distance < max(0.02, 1.5 * e.noise)
-    if agree:
-        sentence = f"Predicted and true counts agree (distance {e.hard_distance:.3f}, {e.noise:.3f} expected by chance)"
+    differ = e.homogeneity.p <= 1e-3
+    small = e.hard_distance < max(0.02, 1.5 * e.noise)
+    distance = f"distance {e.hard_distance:.3f}, {e.noise:.3f} expected by chance"
+    if not differ:
+        sentence = f"Predicted and true counts agree ({distance})"
         if e.fit is not None:
             sentence += f", and the model is not tilted beyond what sound training shows ({described(e)})"
         sentence += "."
     else:
-        sentence = (
-            f"Predicted and true counts differ (distance {e.hard_distance:.3f}, {e.noise:.3f} expected by chance), but "
-            "no known cause shows in these data"
-            + (f": the model is not tilted ({described(e)})." if e.fit is not None else ".")
+        how = "differ, by little but by more than chance explains" if small else "differ"
+        sentence = f"Predicted and true counts {how} ({distance}); no known cause shows in these data" + (
+            f": the model is not tilted ({described(e)})." if e.fit is not None else "."
         )
     if reasons:
         sentence += f" Limits: {'; '.join(reasons)}."
     return Verdict(
         "note",
-        0.9 if agree else 0.5,
+        0.5 if differ and not small else 0.9,
         sentence,
         {"distance": round(e.hard_distance, 4), "by_chance": round(e.noise, 4), "p": e.homogeneity.p}
+        | {"counts_differ": differ}
         | tilt_evidence(e),
-        "Nothing to repair." if agree else "Look at the per-class table and the worst pairs.",
+        "Look at the per-class table and the worst pairs." if differ else "Nothing to repair.",
         {},
         surer(e),
     )

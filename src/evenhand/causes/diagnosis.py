@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from evenhand.causes.registry import REGISTRY
+from evenhand.causes.tilt import effective_plan, surely_less
 from evenhand.evidence import Evidence
 from evenhand.findings import Finding
 
@@ -30,3 +33,30 @@ def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
         return tuple(sorted(kept, key=lambda f: -f.probability))
     verdicts = (REGISTRY[name](evidence) for name in SOUND)
     return tuple(v for v in verdicts if v is not None)[:1]
+
+
+def serve_goal(findings: tuple[Finding, ...], evidence: Evidence, goal: str) -> tuple[Finding, ...]:
+    """The findings as they are to be judged by the goal: a declared plan that serves it is a note, not a warning.
+
+    Only for the goal ``balanced-accuracy``, and only for declared weights or a declared sampler that act as planned.
+    """
+    if goal != "balanced-accuracy":
+        return findings
+    return tuple(_as_wanted(f) if _planned(f, evidence) else f for f in findings)
+
+
+def _planned(finding: Finding, evidence: Evidence) -> bool:
+    plan, fit = effective_plan(evidence), evidence.fit
+    if finding.cause not in ("class-weights", "sampler") or plan is None or fit is None:
+        return False
+    return plan.tau > 0 and float(fit.tau[0]) > 0 and not surely_less(evidence)
+
+
+def _as_wanted(finding: Finding) -> Finding:
+    what = "weights" if finding.cause == "class-weights" else "sampler"
+    serves = "serve" if what == "weights" else "serves"
+    said = (
+        f"Nothing to repair: balanced accuracy is the goal and the {what} {serves} it, at the price of accuracy and of "
+        "right counts."
+    )
+    return dataclasses.replace(finding, severity="note", remedy=said, snippets={})

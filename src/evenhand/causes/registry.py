@@ -102,9 +102,16 @@ def percent(share: float) -> str:
     return f"{value:.0f}%" if value >= 10 or value == 0 else f"{value:.2g}%"
 
 
+def class_label(evidence: Evidence, c: int) -> str:
+    """A class in a sentence: its name, with the number where several classes have that name or it has none."""
+    names = evidence.declared.class_names
+    if names is None or not names[c].strip():
+        return f"class {c}"
+    return f"{names[c]} (class {c})" if names.count(names[c]) > 1 else names[c]
+
+
 def some_names(evidence: Evidence, classes: list[int], limit: int = 3) -> str:
     """The first few classes by name, for a sentence."""
-    names = evidence.declared.class_names
-    shown = [names[c] if names is not None else f"class {c}" for c in classes[:limit]]
+    shown = [class_label(evidence, c) for c in classes[:limit]]
     more = f" and {len(classes) - limit} more" if len(classes) > limit else ""
     return ", ".join(shown) + more

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from evenhand.causes import remedies
+from evenhand.causes.advising import rates_of_rows, remedy_for_part
 from evenhand.causes.registry import Verdict, cause, percent
 from evenhand.evidence import Evidence
 from evenhand.plan import Plan
@@ -48,11 +49,11 @@ def interval(fit: TiltFit) -> tuple[float, float, float]:
 
 
 def described(e: Evidence) -> str:
-    """'tau 0.92 (0.90 to 0.94)'."""
+    """'tau 0.92 (0.90 to 0.94)'; the z keeps a rounded minus zero from being shown as -0.00."""
     if e.fit is None:
         return ""
     tau, low, high = interval(e.fit)
-    return f"tau {tau:.2f} ({low:.2f} to {high:.2f})"
+    return f"tau {tau:z.2f} ({low:z.2f} to {high:z.2f})"
 
 
 def explained(e: Evidence) -> str:
@@ -83,7 +84,8 @@ def surer(e: Evidence) -> str:
         missing.append("the training counts (the evaluation counts stand in)")
     if e.declared.class_weight is None and e.declared.sampler_rate is None:
         missing.append("the loss weights and sampler rates")
-    return f"Give {' and '.join(missing)}." if missing else ""
+    wanted = [f"Give {' and '.join(missing)}."] if missing else []
+    return " ".join([*wanted, *rates_of_rows(e)])
 
 
 def effective_plan(e: Evidence) -> Plan | None:
@@ -242,8 +244,8 @@ def class_weights(e: Evidence) -> Verdict | None:
         0.95,
         sentence,
         tilt_evidence(e),
-        f"If accuracy or right counts are the goal, add {tau:.2f} * log prior to the logits, no retraining needed. "
-        "If balanced accuracy is the goal, keep the weights.",
+        f"If accuracy is the goal, add {tau:.2f} * log prior to the logits, no retraining needed; if right counts are, "
+        "use the goal counts of evenhand fix. If balanced accuracy is the goal, keep the weights.",
         remedies.offset_snippets(tau),
         surer(e),
     )
@@ -294,8 +296,8 @@ def _undeclared(e: Evidence, tau: float, low: float, high: float) -> Verdict | N
         0.55,
         sentence,
         tilt_evidence(e) | {"shared_with": "sampler"},
-        f"If accuracy or right counts are the goal, add {tau:.2f} * log prior to the logits. Look for class_weight, "
-        "weight= or a weighted sampler in the training code.",
+        f"If accuracy is the goal, add {tau:.2f} * log prior to the logits; if right counts are, use the goal counts of "
+        "evenhand fix. Look for class_weight, weight= or a weighted sampler in the training code.",
         remedies.offset_snippets(tau),
         surer(e),
     )
@@ -342,8 +344,8 @@ def sampler(e: Evidence) -> Verdict | None:
         0.95,
         sentence,
         tilt_evidence(e),
-        f"If accuracy or right counts are the goal, add {tau:.2f} * log prior to the logits, no retraining needed. "
-        "If balanced accuracy is the goal, keep the sampler.",
+        f"If accuracy is the goal, add {tau:.2f} * log prior to the logits, no retraining needed; if right counts are, "
+        "use the goal counts of evenhand fix. If balanced accuracy is the goal, keep the sampler.",
         remedies.offset_snippets(tau),
         surer(e),
     )
@@ -379,8 +381,7 @@ def partial_weights(e: Evidence) -> Verdict | None:
         0.85,
         sentence,
         tilt_evidence(e) | {"likely_reasons": hints},
-        f"Correct with the measured tilt ({float(e.fit.tau[0]):.2f} * log prior), not with the declared weights.",
-        remedies.offset_snippets(float(e.fit.tau[0])),
+        *remedy_for_part(float(e.fit.tau[0])),
         surer(e),
     )
 

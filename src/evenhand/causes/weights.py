@@ -62,10 +62,16 @@ def _incomplete(e: Evidence, sentence: str, evidence: dict[str, object]) -> Verd
         "fault",
         0.97,
         sentence,
-        evidence | (tilt_evidence(e) if e.fitted else {}),
+        evidence | _measured(e),
         "Compute the weights over all class indices, with an explicit rule for classes without rows.",
         remedies.weight_snippets(),
     )
+
+
+def _measured(e: Evidence) -> dict[str, object]:
+    """The tilt without what was planned: a vector with holes predicts none."""
+    plan = {"planned_tau", "expressed_fraction", "expressed_interval", "correlation_with_plan"}
+    return {key: value for key, value in tilt_evidence(e).items() if key not in plan}
 
 
 @cause("misordered-weights", "EH202", "The weights are in the wrong class order",

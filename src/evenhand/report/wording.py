@@ -37,8 +37,9 @@ FRAMEWORKS: Final = {
 
 
 def severity_of(finding: Finding) -> str:
-    """The severity to show: ``sound`` for a healthy model, unless it is only that no cause was found (even odds)."""
-    return "sound" if finding.cause == "healthy" and finding.probability > 0.5 else finding.severity
+    """The severity to show: ``sound`` for a healthy model, unless its counts differ and only no cause was found."""
+    flawless = finding.cause == "healthy" and finding.probability > 0.5 and not finding.evidence.get("counts_differ")
+    return "sound" if flawless else finding.severity
 
 
 def headline(finding: Finding) -> tuple[str, str]:
