@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from evenhand.report import repr_html
+from evenhand.report import repr_html, to_html
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -98,6 +98,34 @@ def test_no_horizontal_scroll(visit, case):
         for width in (320, 390, 768, 1280):
             seen.page.set_viewport_size({"width": width, "height": 800})
             assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_long_names_leave_the_verdict_in_sight(visit, fake_audit):
+    names = [f"Ficus benghalensis var. krishnae (Krishna fig tree) no {i:03d}" for i in range(60)]
+    with visit("long", to_html(fake_audit(60, names=names)), viewport={"width": 1200, "height": 900}) as seen:
+        area = "document.querySelector('#classes .scroll')"
+        assert seen.page.evaluate(f"{area}.scrollWidth <= {area}.clientWidth")
+        assert seen.page.locator(".sideways:visible").count() == 0
+
+
+def test_a_narrow_screen_is_told_that_there_is_more(visit):
+    with visit("named", viewport={"width": 390, "height": 844}) as seen:
+        hint = seen.page.locator("#classes .sideways")
+        sync_api.expect(hint).to_be_visible()
+        seen.page.set_viewport_size({"width": 1280, "height": 800})
+        sync_api.expect(hint).to_be_hidden()
+        assert seen.complaints == []
+
+
+def test_names_that_repeat_are_told_apart(visit, fake_audit):
+    with visit("twins", to_html(fake_audit(40, names=["twin"]))) as seen:
+        pairs = seen.page.locator("#pairs tbody th").all_inner_texts()
+        assert len(pairs) == len(set(pairs)) > 3
+        seen.page.locator("#cursor").press("ArrowRight")
+        first = seen.page.inner_text("#readout")
+        seen.page.locator("#cursor").press("ArrowRight")
+        assert first.startswith("twin #")
+        assert seen.page.inner_text("#readout").split(":")[0] != first.split(":")[0]
 
 
 def test_search_filters_and_counts_matches(visit):

@@ -6,12 +6,22 @@ import io
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from evenhand.report import print_audit, to_markdown, to_text
 from evenhand.report.formats import plain
-from evenhand.report.wording import evidence_rows, fix_command, fix_rows, headline, pattern_line, proof, severity_of
+from evenhand.report.wording import (
+    class_label,
+    evidence_rows,
+    fix_command,
+    fix_rows,
+    headline,
+    pattern_line,
+    proof,
+    severity_of,
+)
 
 
 def test_sentence_then_number_then_remedy_then_fix(cases):
@@ -139,9 +149,74 @@ def test_rarest_classes_are_those_of_the_training_counts(fake_audit):
 
 
 def test_a_pattern_without_a_slope_is_still_told(cases):
-    audit = cases["binary"]
+    audit = replace(cases["binary"], true=np.array([900, 100]), predicted=np.array([980, 20]))
+    audit = replace(audit, declared=replace(audit.declared, train_counts=None))
+    audit = replace(audit, table=audit.table | {"interval_high": audit.true + 5.0})
     told = pattern_line(replace(audit, pattern={"name": "proportional", "slope": None, "slope_interval": None}))
-    assert told.startswith("Predicted counts are proportional: ")
+    assert told.startswith("The rarer class comes out ")
+    told = pattern_line(replace(audit, pattern={"name": "amplified", "slope": None, "slope_interval": None}))
+    assert told.startswith("Predicted counts are amplified: the rarer class comes out ")
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (1.0, "(slope +1.01); the 50 rarest classes come out about as often as they should."),
+        (0.5, "(slope +1.01), but the 50 rarest classes come out only 0.5 times as often as they should."),
+        (3.0, "(slope +1.01), but the 50 rarest classes come out 3 times too often."),
+    ],
+)
+def test_proportional_is_not_left_to_contradict_the_rarest_classes(fake_audit, factor, words):
+    audit = fake_audit(500, healthy=True)
+    predicted, true = audit.true.astype(float), audit.true + 4
+    rarest = audit.declared.train_counts.argsort()[:50]
+    predicted = true.astype(float)
+    predicted[rarest] *= factor
+    band = {"interval_high": true + 0.5, "interval_low": true - 0.5}
+    table = audit.table | band
+    told = pattern_line(replace(audit, true=true, predicted=predicted, table=table))
+    assert told == f"Predicted counts are proportional to the true ones {words}"
+    if factor != 1:
+        noisy = audit.table | {"interval_high": true + 1000.0}
+        told = pattern_line(replace(audit, true=true, predicted=predicted, table=noisy))
+        assert told.endswith("which is within sampling noise.")
+
+
+@pytest.mark.parametrize(("case", "label"), [("mirrored", "Fault"), ("labels_only", "Warning"), ("healthy", "Sound")])
+def test_the_severity_comes_first(cases, case, label):
+    assert f"\n\n{label}: " in to_text(cases[case])
+
+
+def test_no_blanks_at_the_ends_of_lines_where_no_terminal_is(cases):
+    buffer = io.StringIO()
+    print_audit(cases["mirrored"], Console(file=buffer, width=70))
+    lines = buffer.getvalue().splitlines()
+    assert lines == [line.rstrip() for line in lines]
+    assert max(map(len, lines)) <= 70
+    assert to_text(cases["mirrored"], width=70) == buffer.getvalue()
+
+
+def test_the_plan_of_a_vector_with_holes_is_not_told(cases):
+    audit = cases["mirrored"]
+    holes = replace(audit.findings[0], cause="incomplete-weights")
+    assert "settings predict" in " ".join(proof(audit, audit.findings[0]))
+    assert "settings predict" not in " ".join(proof(audit, holes))
+    assert "what they ask for" not in " ".join(proof(audit, holes))
+
+
+def test_a_sample_is_called_one(cases):
+    audit = cases["mirrored"]
+    assert "random sample of 20,000 of the 30,000 rows" in to_markdown(audit)
+    whole = replace(audit, tilt=audit.tilt | {"rows_used": audit.rows})
+    assert "random sample" not in to_markdown(whole)
+
+
+def test_names_that_look_the_same_are_numbered(fake_audit):
+    long = "x" * 70
+    audit = fake_audit(6, names=["twin", "twin", "own", "", f"{long}a", f"{long}b"])
+    assert [class_label(audit, k) for k in (0, 1, 2, 3)] == ["twin #0", "twin #1", "own", "class 3"]
+    assert class_label(audit, 4).endswith("… #4")
+    assert class_label(audit, 4)[:-1] == class_label(audit, 5)[:-1]
 
 
 def test_markdown_shows_names_literally(cases):
@@ -173,6 +248,7 @@ def test_no_known_cause_is_not_called_sound(cases):
     found = cases["healthy"].findings[0]
     assert severity_of(found) == "sound"
     assert severity_of(replace(found, probability=0.5)) == "note"
+    assert severity_of(replace(found, evidence={"counts_differ": True})) == "note"
 
 
 def test_evidence_puts_intervals_beside_numbers_and_never_says_p_is_zero():

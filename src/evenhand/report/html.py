@@ -167,10 +167,10 @@ def _tiles(audit: Audit) -> list[tuple[str, str, str]]:
     return tiles
 
 
-def _pair(audit: Audit, pair: dict[str, Any]) -> dict[str, str]:
+def _pair(audit: Audit, pair: dict[str, Any]) -> dict[str, Any]:
     return {
-        "true": w.class_label(audit, int(pair["true"])),
-        "predicted": w.class_label(audit, int(pair["predicted"])),
+        "true": w.class_parts(audit, int(pair["true"])),
+        "predicted": w.class_parts(audit, int(pair["predicted"])),
         "rows": fm.number(pair["rows"]),
         "back": fm.number(pair["back"]),
         "p": fm.number(pair.get("q_value")),

@@ -71,6 +71,8 @@ def _fix(audit: Audit) -> list[str]:
     if rows:
         body = [(r["metric"], r["before"], r["after"], r["interval"], r["change"]) for r in rows]
         parts.append(_table(("metric", "before", "after", "95% interval", "change"), body))
+    if w.fix_sample(audit):
+        parts.append(escape(w.fix_sample(audit)))
     if w.why(audit):
         parts.append(escape(w.why(audit)))
     command = w.fix_command(audit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -167,12 +168,8 @@ def _cells(x: Floats, y: Floats, side: Ints, across: int = 44, up: int = 30) -> 
 
 def short_labels(audit: Audit, classes: Ints) -> list[str]:
     """Axis labels for these classes: cleaned, cut to about 20 characters, made unique by the class number."""
-    labels: list[str] = []
-    taken: set[str] = set()
-    for k in classes:
-        label = shortened(plain(audit.table["name"][k]), LABEL)
-        if not label or label in taken:
-            label = f"{label} #{k}".strip()
-        taken.add(label)
-        labels.append(label)
-    return labels
+    names = [shortened(plain(audit.table["name"][k]), LABEL) for k in classes]
+    often = Counter(names)
+    return [
+        name if name and often[name] == 1 else f"{name} #{k}".strip() for name, k in zip(names, classes, strict=True)
+    ]

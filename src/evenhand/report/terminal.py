@@ -29,6 +29,16 @@ def print_audit(audit: Audit, console: Console | None = None) -> None:
         console: where to print; standard output when left out. Colours follow the console (``NO_COLOR`` is respected).
     """
     out = console or Console(highlight=False)
+    if out.is_terminal:
+        _print(out, audit)
+        return
+    # Lines are padded to the width while they are laid out; a file or the next program should not get the blanks.
+    with out.capture() as captured:
+        _print(out, audit)
+    out.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def _print(out: Console, audit: Audit) -> None:
     out.print(Text(" · ".join([fm.plain(audit.name), *w.facts(audit)]), style="dim"))
     out.print()
     _first(out, audit, audit.findings[0])
@@ -46,7 +56,7 @@ def to_text(audit: Audit, width: int = 100) -> str:
     """
     buffer = io.StringIO()
     print_audit(audit, Console(file=buffer, width=width, no_color=True, force_terminal=False, highlight=False))
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+    return buffer.getvalue()
 
 
 def _indent(out: Console, text: Text, by: int = 2) -> None:
@@ -66,7 +76,7 @@ def _proof(out: Console, line: str, cause: str | None) -> None:
 
 def _first(out: Console, audit: Audit, finding: Finding) -> None:
     severity = w.severity_of(finding)
-    out.print(Text(w.headline(finding)[0], style=_COLOUR[severity]))
+    out.print(Text(f"{w.SEVERITY[severity]}: {w.headline(finding)[0]}", style=_COLOUR[severity]))
     lines = [*w.proof(audit, finding), w.pattern_line(audit)]
     for i, line in enumerate(lines):
         _proof(out, line, finding.cause if i == 0 else None)

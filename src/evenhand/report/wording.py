@@ -25,6 +25,7 @@ METRICS: Final = {
     "worst_group": "worst group accuracy",
     "g_mean": "geometric mean of recalls",
 }
+CUT: Final = 26  # longer names may be cut by a layout
 LOWER_IS_BETTER: Final = frozenset({"count_distance", "total_variation", "nll", "ece"})
 SEVERITY: Final = {"fault": "Fault", "warning": "Warning", "note": "Note", "sound": "Sound"}
 FRAMEWORKS: Final = {
@@ -83,10 +84,12 @@ def tilt_line(audit: Audit, finding: Finding | None = None) -> str | None:
     parts = []
     if f"tau {fixed(tilt['tau'])}" not in said:
         parts.append(f"tau {fixed(tilt['tau'])} {interval(tilt.get('tau_interval'), 2)}".rstrip())
-    declared = tilt.get("declared") or {}
+    # A vector with holes predicts no tilt: what its usable rest would predict contradicts the verdict.
+    whole = finding is None or finding.cause != "incomplete-weights"
+    declared = (tilt.get("declared") or {}) if whole else {}
     if declared.get("expected_tau") is not None and "predict" not in said:
         parts.append(f"your settings predict {fixed(declared['expected_tau'])}")
-    if declared.get("tau") is not None:
+    if declared.get("tau") is not None and "fraction" not in said:
         how = f"{fixed(declared['tau'])} {interval(declared.get('tau_interval'), 2)}".rstrip()
         parts.append(f"{how} of what they ask for is expressed")
     share = tilt.get("share")
@@ -109,16 +112,28 @@ def pattern_line(audit: Audit) -> str:
     slope = pattern.get("slope")
     shown = f" (slope {fixed(slope, sign=True)})" if slope is not None and math.isfinite(slope) else ""
     name = plain(pattern.get("name") or "of no clear pattern")
+    level = " to the true ones" if name == "proportional" else ""
     known = audit.true if audit.declared.train_counts is None else audit.declared.train_counts
     rarest = np.argsort(np.asarray(known), kind="stable")[: max(1, audit.classes // 10)]
     true, predicted = float(audit.true[rarest].sum()), float(audit.predicted[rarest].sum())
-    said = f"Predicted counts are {name}{shown}"
-    who = "the rarest class comes" if len(rarest) == 1 else f"the {len(rarest):,} rarest classes come"
+    said = f"Predicted counts are {name}{level}{shown}"
+    one = len(rarest) == 1
+    who = f"the {'rarer' if audit.classes == 2 else 'rarest'} class" if one else f"the {len(rarest):,} rarest classes"
     if not true:
-        return f"{said}; {who.rsplit(' ', 1)[0]} do not occur among these rows, {predicted:,.0f} predictions name them."
+        does, them = ("does", "it") if one else ("do", "them")
+        return f"{said}; {who} {does} not occur among these rows, {predicted:,.0f} predictions name {them}."
     ratio = predicted / true
     often = "about as often as they should" if 0.9 <= ratio <= 1.1 else times(ratio)
-    return f"{said}: {who} out {often.replace('they', 'it') if len(rarest) == 1 else often}."
+    often = f"{who} {'comes' if one else 'come'} out {often.replace('they', 'it') if one else often}"
+    half = np.asarray(audit.table["interval_high"], np.float64)[rarest] - audit.true[rarest]
+    if 0.9 <= ratio <= 1.1:
+        return f"{said}; {often}."
+    if abs(predicted - true) <= np.sqrt((half**2).sum()):
+        return f"{said}; {often}, which is within sampling noise."
+    if not shown and name == "proportional":  # too few classes for a slope: there is nothing to contrast
+        return f"{often[0].upper()}{often[1:]}."
+    expected = {"mirrored": ratio > 1, "flattened": ratio > 1, "amplified": ratio < 1}.get(name, False)
+    return f"{said}{':' if expected else ', but'} {often}."
 
 
 def proof(audit: Audit, finding: Finding, *, limit: int = 4) -> list[str]:
@@ -210,6 +225,14 @@ def _change(fix: dict[str, Any], key: str) -> str:
     return "better" if (new > old) != (key in LOWER_IS_BETTER) else "worse"
 
 
+def fix_sample(audit: Audit) -> str:
+    """Which rows before and after are measured on, where those are not all: figures of all rows differ a little."""
+    used = (audit.tilt or {}).get("rows_used")
+    if not used or used >= audit.rows or not fix_rows(audit):
+        return ""
+    return f"Before and after are measured on a random sample of {used:,} of the {audit.rows:,} rows."
+
+
 def fix_command(audit: Audit) -> str | None:
     """The command that writes the offsets, when there are logits or probabilities to fit them on."""
     if audit.kind == "predicted" or not audit.fix.get("before"):
@@ -238,6 +261,15 @@ def group_rows(audit: Audit) -> list[dict[str, Any]]:
 
 
 def class_label(audit: Audit, k: int) -> str:
-    """A class as shown in text: its name, or ``class 17`` when it has none."""
-    name = plain(audit.table["name"][k])
-    return f"class {k}" if not name or name == str(k) else shortened(name)
+    """A class as shown in text: its name, ``class 17`` when it has none, ``cat #17`` when others look the same."""
+    return " ".join(class_parts(audit, k)).rstrip()
+
+
+def class_parts(audit: Audit, k: int) -> tuple[str, str]:
+    """The name of a class and, where others may look the same, its number, which no layout may cut."""
+    given = audit.table["name"]
+    name = plain(given[k])
+    if not name or name == str(k):
+        return f"class {k}", ""
+    short = shortened(name)
+    return short, f"#{k}" if len(name) > CUT or list(given).count(given[k]) > 1 else ""

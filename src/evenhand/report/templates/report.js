@@ -66,6 +66,23 @@
     choose(0, false);
   }
 
+  // Columns beyond the edge of a small screen are easily missed.
+  const watch = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const area = target.closest(".scroll, .plot");
+      area.previousElementSibling.hidden = area.scrollWidth <= area.clientWidth + 1;
+    }
+  });
+  for (const area of document.querySelectorAll(".scroll, .plot.wide")) {
+    const hint = document.createElement("p");
+    hint.className = "sideways";
+    hint.hidden = true;
+    hint.textContent = "Scroll sideways to see all →";
+    area.before(hint);
+    watch.observe(area);
+    watch.observe(area.firstElementChild);
+  }
+
   const copy = async (text) => {
     try {
       await navigator.clipboard.writeText(text);
@@ -95,6 +112,9 @@
   const total = data.id.length;
   const place = new Map(data.id.map((id, i) => [id, i]));
   const named = (i) => data.name[i] || `class ${data.id[i]}`;
+  const often = new Map();
+  for (const name of data.name) often.set(name, (often.get(name) || 0) + 1);
+  const told = (i) => (data.name[i] && often.get(data.name[i]) > 1 ? `${data.name[i]} #${data.id[i]}` : named(i));
   const lower = data.name.map((name) => name.toLowerCase());
   const body = get("table").tBodies[0];
   const size = 50;
@@ -202,7 +222,7 @@
     const members = ids.map((id) => place.get(id)).filter((i) => i !== undefined);
     if (!members.length) return "These classes are not in the table of this page.";
     const one = ids.length === 1;
-    const who = one ? named(members[0]) : `${count(ids.length)} classes, ${named(members[0])} to ${named(members[members.length - 1])}, mean per class`;
+    const who = one ? told(members[0]) : `${count(ids.length)} classes, ${told(members[0])} to ${told(members[members.length - 1])}, mean per class`;
     const shown = one ? count : (v) => tenth.format(v);
     const parts = [`true ${shown(mean(data.true, members))}`, `predicted ${shown(mean(data.predicted, members))}`];
     if (data.expected) parts.push(`expected ${tenth.format(mean(data.expected, members))}`);
