@@ -165,8 +165,10 @@ def audit(
         logits: (N, K) float16, float32 or float64, **or** probs: (N, K), **or** predicted: (N,) class indices. NumPy
             arrays, memory maps or torch tensors.
         train_counts: (K,) rows per class in training; the evaluation counts stand in if None.
-        class_weight: (K,) loss weights as they were passed to the loss.
-        sampler: (K,) sampling rates, or ``"balanced"``, or ``"sqrt"``.
+        class_weight: (K,) loss weights as they were passed to the loss, or a rule of `class_weights` that made them
+            from the training counts, for instance ``"balanced"``.
+        sampler: (K,) how often each class is drawn, up to scale, or ``"balanced"``, or ``"sqrt"``. Weights of single
+            rows, as ``WeightedRandomSampler`` takes, are something else: 1 / count for every row is ``"balanced"``.
         class_names: (K,) names. row_id: (N,) ids. ignore_index: target value whose rows are dropped.
         config: dict or JSON string with any of loss, label_smoothing, reduction, batch_size, gamma.
         train_logits, train_target: predictions on training rows, for the cause ``tail-overfit``.

@@ -37,7 +37,9 @@ def replacing(path: PathLike) -> Iterator[Path]:
         temporary = None
     except OSError as error:
         # A full disk names no file, a failing temporary names itself; the user knows neither.
-        if error.filename is None or (temporary is not None and str(error.filename) == str(temporary)):
+        # Before there is one, a folder that takes no new files names the temporary file as well.
+        own = temporary is None and Path(os.fsdecode(error.filename or "")).name.startswith(f".{path.name[:40]}.")
+        if error.filename is None or own or (temporary is not None and str(error.filename) == str(temporary)):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
     finally:

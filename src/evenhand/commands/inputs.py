@@ -24,7 +24,12 @@ OPTIONS = (
     click.option("--predicted", type=FILE, metavar="C.npy", help="Predicted classes (N,)."),
     click.option("--target", type=FILE, metavar="Y.npy", help="True classes (N,)."),
     click.option("--train-counts", type=FILE, metavar="FILE", help="Training rows per class, in class order."),
-    click.option("--class-weight", type=FILE, metavar="FILE", help="The weights the loss was given, in class order."),
+    click.option(
+        "--class-weight",
+        type=FILE,
+        metavar="RULE|FILE",
+        help="The weights the loss was given, in class order: a file, or a rule such as balanced.",
+    ),
     click.option(
         "--sampler", metavar="balanced|sqrt|FILE", help="How training rows were drawn: a rule or a file of rates."
     ),
@@ -71,7 +76,8 @@ def added_tallies(paths: tuple[Path, ...], given: Mapping[str, Any]) -> Tally:
     if useless:
         raise InputError(f"--{useless[0].replace('_', '-')} cannot change a tally; pass it to `evenhand tally` instead")
     total = combine([Tally.load(path) for path in paths])
-    fields = parse_fields({name: given[name] for name in OF_TRAINING if given.get(name) is not None})
+    said = {name: given[name] for name in OF_TRAINING if given.get(name) is not None}
+    fields = parse_fields(said, total.declared.train_counts)
     if not fields:
         return total
     fields.setdefault("train_counts", total.declared.train_counts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,34 @@ def parsing(where: str, remedy: str) -> Iterator[None]:
         # Polars' Rust code panics on some damaged files, and its PanicException is no Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
+        found = _other_format(where)
+        if found is not None:
+            raise InputError(
+                f"{where} is {found}, whatever its name says; save the arrays again in the format of that ending"
+            ) from error
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         raise InputError(f"{where} cannot be read ({reason}); {remedy}") from error
+
+
+MAGIC: dict[bytes, tuple[str, tuple[str, ...]]] = {  # first bytes: what that is, and under which endings it belongs
+    **{bytes([0x80, v]): ("a Python pickle, which is never opened because it can run code", ()) for v in range(2, 6)},
+    b"\x93NUMPY": ("an npy file", (".npy",)),
+    b"PK\x03\x04": ("a zip or npz archive", (".npz",)),
+    b"PAR1": ("a Parquet file", (".parquet", ".pq")),
+    b"\x89HDF": ("an HDF5 file", ()),
+    b"\x1f\x8b": ("a gzip archive", ()),
+}
+
+
+def _other_format(where: str) -> str | None:
+    """What the first bytes of a file say that it is, where its parser found something else than its name promised."""
+    try:
+        with Path(where).open("rb") as file:
+            head = file.read(8)
+    except (OSError, ValueError):
+        return None
+    ending = Path(where).suffix.lower()
+    return next((what for magic, (what, own) in MAGIC.items() if head.startswith(magic) and ending not in own), None)
 
 
 def check_scores(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

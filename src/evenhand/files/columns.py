@@ -13,7 +13,7 @@ from evenhand.declared import InputError
 from evenhand.files import declaring
 from evenhand.files.blocks import Predictions
 from evenhand.files.checks import check_labels, parsing
-from evenhand.files.fields import at_least_two, class_count, kind_of, parse_fields, same_model
+from evenhand.files.fields import at_least_two, canonical, class_count, kind_of, parse_fields, same_model
 from evenhand.files.tables import EDGE_BATCH, SAVE_AGAIN, TableSource, labels_of, no_rows
 
 if TYPE_CHECKING:
@@ -56,8 +56,10 @@ def open_table(
     with parsing(str(path), SAVE_AGAIN):
         frame = scan(path)
         schema = dict(frame.collect_schema())
+        renamed = canonical(schema)
+        frame, schema = frame.rename(renamed), {renamed.get(name, name): kind for name, kind in schema.items()}
         columns = score_columns(schema)
-        kind = kind_of(path.name, columns)
+        kind = kind_of(path.name, columns, schema)
         check_types(schema, columns, csv=path.suffix.lower() in TEXT)
         frame, width = typed(frame, schema, columns.get(kind, ()), kind)
         fields = parse_fields(given)

@@ -14,6 +14,7 @@ import numpy as np
 from evenhand.declared import Declared, Floats, InputError
 from evenhand.files.checks import Array
 from evenhand.files.vectors import read_vector
+from evenhand.weights import available_rules, class_weights
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -94,8 +95,10 @@ def train_counts(value: Any) -> Floats:
     return counts
 
 
-def class_weight(value: Any) -> Floats:
-    """Loss weights as given; only what no loss accepts is refused, the rest is evidence."""
+def class_weight(value: Any, counts: Floats | None = None) -> Floats:
+    """Loss weights as given, or by a rule; only what no loss accepts is refused, the rest is evidence."""
+    if isinstance(value, (str, os.PathLike)) and not Path(value).suffix and not Path(value).exists():
+        return _weights_by_rule(str(value), counts)
     weight = numbers("class_weight", value)
     if (weight < 0).any():
         raise InputError(f"class_weight must not be negative but class {int(np.argmax(weight < 0))} has "
@@ -103,6 +106,21 @@ def class_weight(value: Any) -> Floats:
     if not weight.any():
         raise InputError("class_weight is zero in every class, so no loss was ever counted; pass the weights in use")
     return weight
+
+
+def _weights_by_rule(rule: str, counts: Floats | None) -> Floats:
+    """(K,) weights of a named rule; a class without rows gets 0, which no row ever meets."""
+    if rule not in available_rules():
+        raise InputError(
+            f"class_weight should be a file or one of the rules {', '.join(available_rules())} but is {rule[:40]!r}; "
+            "give the weights the loss was given"
+        )
+    if counts is None:
+        raise InputError(f"the weight rule {rule} needs the training counts; pass them with --train-counts")
+    try:
+        return class_weights(counts, rule, absent="zero")
+    except InputError as error:
+        raise InputError(f"the weight rule {rule} cannot be applied: {error}") from error
 
 
 def sampler_rate(value: Any, classes: int, counts: Floats | None) -> Floats:
@@ -116,6 +134,11 @@ def sampler_rate(value: Any, classes: int, counts: Floats | None) -> Floats:
     if not np.isfinite(rate).all() or (rate < 0).any() or not rate.any():
         raise InputError(
             "sampler_rate must be finite, not negative and not all zero; pass the rate of drawing each class"
+        )
+    if len(rate) > classes:
+        raise InputError(
+            f"sampler_rate has {len(rate)} entries but the predictions have {classes} classes; give how often each "
+            "class is drawn, not the weight of every row, or balanced where all classes are drawn equally often"
         )
     same_length("sampler_rate", len(rate), classes)
     return rate

@@ -14,7 +14,7 @@ from evenhand.files.blocks import Predictions, array_source
 from evenhand.files.checks import Array
 from evenhand.files.columns import TABLES, open_table
 from evenhand.files.containers import Container, read_npy, read_npz, read_safetensors
-from evenhand.files.fields import at_least_two, class_count, kind_of, parse_fields, same_model
+from evenhand.files.fields import at_least_two, canonical, class_count, kind_of, parse_fields, same_model
 from evenhand.files.vectors import PathLike
 
 ARRAY_KEYS = ("logits", "probs", "predicted", "target", "row_id")
@@ -178,6 +178,9 @@ def _assemble(
     train: Predictions | None,
 ) -> Predictions:
     """Check arrays by name, merge what the file declares with the options, and build the `Predictions`."""
+    renamed = canonical(arrays)
+    arrays = {renamed.get(key, key): value for key, value in arrays.items()}
+    bfloat16 = frozenset(renamed.get(key, key) for key in bfloat16)
     config: dict[str, Any] = {}
     for text in (_config_text(arrays.get("config")), *configs):
         config |= declaring.parse_config(text)
