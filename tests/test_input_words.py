@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from evenhand import audit, class_weights, open_predictions
+from evenhand import audit, audit_predictions, class_weights, open_predictions
 from evenhand.cli import run
 from evenhand.declared import InputError
 from evenhand.files.fields import ALIASES, canonical
@@ -32,6 +32,10 @@ def said(capsys, *arguments):
     return error.removeprefix("evenhand: ").rstrip()
 
 
+def audit_of(path):
+    return audit_predictions(open_predictions(path))
+
+
 @pytest.mark.parametrize(("true", "answer"), [("y_true", "y_pred"), ("label", "prediction"), ("Label", "Pred")])
 def test_usual_names_of_columns_are_understood(tmp_path, predictions, true, answer):
     target, predicted = predictions["target"], predictions["logits"].argmax(axis=1)
@@ -51,6 +55,13 @@ def test_the_documented_name_wins_over_the_others(tmp_path, predictions):
     other = np.zeros(100, np.int64)
     found = open_predictions(save(tmp_path / "val.npz", **predictions, y_true=other, label=other))
     np.testing.assert_array_equal(np.concatenate([b.target for b in found.blocks(64)]), predictions["target"])
+
+
+def test_other_arrays_beside_scores_are_left_alone(tmp_path, predictions):
+    path = save(
+        tmp_path / "val.npz", **predictions, predictions=np.zeros((100, 7)), y_prob=np.zeros(3), pred=np.zeros(2)
+    )
+    assert audit_of(path).rows == 100
 
 
 def test_two_names_for_one_thing_are_refused(tmp_path, predictions, capsys):
@@ -80,8 +91,8 @@ def test_a_correction_keeps_no_stale_column_under_another_name(tmp_path, predict
     assert run(["fix", path, "-o", str(tmp_path / "fix.json")]) == 0
     assert run(["fix", "--apply", str(tmp_path / "fix.json"), path, "-o", str(tmp_path / "new.npz")]) == 0
     with np.load(tmp_path / "new.npz") as new:
-        assert sorted(new) == ["config", "logits", "predicted", "target"]
-        np.testing.assert_array_equal(new["predicted"], new["logits"].argmax(axis=1))
+        assert sorted(new) == ["config", "logits", "target"]
+        np.testing.assert_array_equal(new["target"], predictions["target"])
 
 
 def test_weights_may_be_named_by_their_rule(tmp_path, predictions, capsys):

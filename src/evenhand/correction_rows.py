@@ -19,7 +19,7 @@ from evenhand.files import Predictions
 from evenhand.files.blocks import ArraySource
 from evenhand.files.containers import read_npz
 from evenhand.files.declaring import parse_config
-from evenhand.files.fields import canonical
+from evenhand.files.fields import ALIASES, canonical
 from evenhand.output import save_atomically
 from evenhand.scanning import as_logits, bad_rows
 from evenhand.tally import Kind, RowSample, Singles, join, row_hash
@@ -106,8 +106,9 @@ def _members(opened: Predictions, path: Path | None) -> dict[str, Array]:
     if path is not None and path.suffix.lower() == ".npz":
         held = read_npz(path).arrays
         renamed = canonical(held)
-        members = {renamed.get(n, n): a for n, a in held.items()}
-        members = {n: a for n, a in members.items() if n not in ("logits", "probs", "row_id")}
+        # Scores and answers of before, under whatever name, would contradict the corrected ones.
+        stale = {"logits", "probs", "row_id", *ALIASES["probs"], *ALIASES["predicted"]}
+        members = {renamed.get(n, n): a for n, a in held.items() if n.lower() not in stale}
     if isinstance(source, ArraySource):
         members["target"] = source.target
         members |= {} if source.row_id is None else {"row_id": source.row_id}

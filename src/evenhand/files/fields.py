@@ -33,13 +33,18 @@ def parse_fields(values: Mapping[str, Any], counts: Any = None) -> dict[str, Any
 def canonical(names: Iterable[str]) -> dict[str, str]:
     """Which of the names stand for target, predicted or probs under another usual name.
 
+    Beside scores under their own name, other columns are not searched for scores or answers.
+
     Example:
         >>> canonical(["y_true", "Y_pred", "id"]), canonical(["target", "label"])
         ({'y_true': 'target', 'Y_pred': 'predicted'}, {})
     """
     held = list(names)
     found: dict[str, str] = {}
+    scored = any(name in ("logits", "probs") or name.startswith(("logit_", "prob_")) for name in held)
     for role, aliases in ALIASES.items():
+        if scored and role != "target":
+            continue
         meant = [] if role in held else [name for name in held if name.lower() in aliases]
         if len(meant) > 1:
             raise InputError(
