@@ -209,6 +209,12 @@ def test_a_correction_that_is_not_recommended_says_so_when_applied(tmp_path, cap
         (["{val}", "-o", "{val}"], "would be overwritten"),
         (["{val}", "--goal", "luck"], "is not one of"),
         (["{val}", "--wanted-counts", "{three}", "--goal", "counts"], "wanted_counts must hold one finite number"),
+        (["{val}", "--wanted-counts", "{three}"], "belongs to --goal counts but the goal is accuracy"),
+        (
+            ["--apply", "{fix}", "{val}", "-o", "{folder}/c.npz", "--wanted-counts", "{three}", "--goal", "counts"],
+            "--apply takes its goal from the file",
+        ),
+        (["{folder}/part.tally.npz"], "part.tally.npz is a tally, which holds counts but no rows"),
         (["{folder}/none.npz"], "no such file"),
         (["{broken}"], "nan"),
         (["--apply", "{fix}", "{val}"], "needs -o"),

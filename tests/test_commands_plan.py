@@ -68,6 +68,26 @@ def test_labels_are_counted(tmp_path):
     assert (content["counts"], content["names"]) == ([2, 1, 3], ["cat", "newt", "dog"])
 
 
+def test_labels_without_the_option_are_recognised(tmp_path, capsys):
+    hint = "This looks like one label per row; add --labels if it is."
+    np.save(tmp_path / "labels.npy", np.array([0, 1, 2, 0, 0, 1] * 10))
+    (tmp_path / "names.csv").write_text("animal\ncat\ndog\ncat\n")
+    for name in ("labels.npy", "names.csv"):
+        assert run(["weights", str(tmp_path / name)]) == 2
+        assert hint in capsys.readouterr().err
+        assert run(["weights", str(tmp_path / name), "--labels"]) == 0
+        assert hint not in capsys.readouterr().err
+    assert run(["forecast", str(tmp_path / "labels.npy")]) == 0
+    assert hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("counts", [COUNTS, [0, 3, 1, 2], [1] * 40, list(range(1, 11)) * 10])
+def test_counts_are_not_taken_for_labels(tmp_path, capsys, counts):
+    np.save(tmp_path / "counts.npy", np.asarray(counts))
+    run(["weights", str(tmp_path / "counts.npy"), "--absent", "one"])
+    assert "--labels" not in capsys.readouterr().err
+
+
 def test_text_for_people(tmp_path, counts_file):
     output = invoke(weights_command, counts_file).stdout
     assert "4 classes · 1,050 rows · largest class 90 times the smallest" in output

@@ -1,6 +1,7 @@
 """Corrections: they undo known tilts, leave sound models alone, and survive the trip into layers and files."""
 
 import json
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -319,6 +320,27 @@ def test_folded_layer_predicts_what_the_correction_predicts(bias):
     assert isinstance(layer.bias, torch.nn.Parameter)
     assert layer.weight.requires_grad
     assert layer.weight.grad_fn is None
+
+
+def test_a_layer_is_corrected_twice_only_on_demand(tilted):
+    found = tilted[3]
+    layer = torch.nn.Linear(16, 30)
+    found.fold_into(layer)
+    once = layer.bias.detach().clone()
+    for marked in (layer, deepcopy(layer)):
+        with pytest.raises(InputError, match=r"a correction for accuracy is folded in.*again=True"):
+            found.fold_into(marked)
+    torch.testing.assert_close(layer.bias.detach(), once)
+    found.fold_into(layer, again=True)
+    torch.testing.assert_close(layer.bias.detach(), found.scale * once + torch.tensor(found.offset).float())
+    assert "evenhand" not in " ".join(layer.state_dict())
+
+
+@pytest.mark.parametrize("goal", ["accuracy", "balanced-accuracy"])
+def test_wanted_counts_are_not_ignored(tilted, goal):
+    z, y, _, _ = tilted
+    with pytest.raises(InputError, match=f"wanted counts belong to the goal counts but the goal is {goal}"):
+        fit_correction(z, y, goal=goal, wanted_counts=np.ones(30))
 
 
 def test_folding_refuses_what_is_no_last_layer(tilted):

@@ -40,6 +40,8 @@ from evenhand.goals import Calibrated, Goal, find_goal
 from evenhand.output import PathLike
 from evenhand.tilt import BLOCK_CELLS, Part
 
+FOLDED = "evenhand_correction"  # attribute of a layer that a correction was folded into
+
 __all__ = ["MODELS", "Correction", "crossfit_effect", "fit_correction"]
 
 
@@ -106,16 +108,24 @@ class Correction:
         starts = range(0, max(1, len(array)), rows)
         return np.concatenate([self.apply(array[start : start + rows]).argmax(-1) for start in starts])
 
-    def fold_into(self, linear: Any) -> None:
+    def fold_into(self, linear: Any, *, again: bool = False) -> None:
         """Put the correction into the last layer, in place: ``weight *= scale``, ``bias = scale * bias + offset``.
 
         Args:
             linear: an ``nn.Linear`` (or any module with ``weight`` of K rows and ``bias``) whose outputs are the
-                logits. A layer without a bias gets one. Fold once: every call corrects again.
+                logits. A layer without a bias gets one. It is marked by the attribute ``evenhand_correction`` (the
+                goal), which a copy keeps and a ``state_dict`` does not.
+            again: correct a marked layer once more, for instance after it was given uncorrected weights.
 
         Raises:
-            InputError: the object has no weight, or its weight has not K rows.
+            InputError: the object has no weight, or its weight has not K rows, or a correction is folded in already.
         """
+        earlier = getattr(linear, FOLDED, None)
+        if earlier is not None and not again:
+            raise InputError(
+                f"a correction for {earlier} is folded into this layer already and another would add to it; load the "
+                "uncorrected weights and pass again=True"
+            )
         weight = getattr(linear, "weight", None)
         if weight is None or not hasattr(weight, "detach") or weight.shape[0] != self.classes:
             came = type(linear).__name__ if weight is None else f"a weight of shape {tuple(weight.shape)}"
@@ -130,6 +140,7 @@ class Correction:
         else:
             linear.bias.detach().mul_(self.scale).add_(offset)
         values.mul_(self.scale)
+        setattr(linear, FOLDED, self.goal)
 
     def check(self, classes: int, class_names: Iterable[str] | None = None) -> None:
         """Refuse another number of classes, or other class names where both sides have names.
@@ -209,7 +220,8 @@ def fit_correction(
         models: calibration models to choose from, see :data:`MODELS`. Class biases are tried when N >= K.
         folds: at least 2. threads: over blocks of rows.
         offset_known: (K,) log(evaluation prior / training prior), where known; None to estimate it from the counts.
-        wanted_counts: (K,) counts or shares that the goal ``counts`` should meet; None for the expected counts.
+        wanted_counts: (K,) counts or shares that the goal ``counts`` should meet; None for the expected counts. Only
+            with that goal.
         seed: of the order of the rows and of the bootstrap. class_names: (K,), kept as a hash.
 
     Returns:
@@ -239,6 +251,10 @@ def fit_correction(
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
         raise InputError(f"expected at least 2 folds, got {folds!r:.40}; 5 is a good choice")
     known, wanted = _per_class("offset_known", offset_known, k), _per_class("wanted_counts", wanted_counts, k)
+    if wanted is not None and goal != "counts":
+        raise InputError(
+            f"wanted counts belong to the goal counts but the goal is {goal}; choose the goal counts or leave them out"
+        )
     if wanted is not None and (wanted.min() < 0 or wanted.max() <= 0):
         raise InputError(
             "wanted_counts must be zero or more and not all zero; pass how often each class should come out"

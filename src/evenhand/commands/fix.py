@@ -50,8 +50,12 @@ def command(
 ) -> None:
     """Find the offsets that put the predictions right, and apply them."""
     from evenhand.commands.audit import check_outputs
+    from evenhand.declared import InputError
     from evenhand.files import open_predictions
 
+    if wanted_counts is not None and (goal != "counts" or correction is not None):
+        what = f"the goal is {goal}" if correction is None else "--apply takes its goal from the file"
+        raise InputError(f"--wanted-counts belongs to --goal counts but {what}; add --goal counts or leave it out")
     path = single(() if predictions is None else (predictions,), given)
     inputs = [predictions, correction, wanted_counts, *given.values()]
     if output is not None:

@@ -52,6 +52,12 @@ def single(paths: tuple[Path, ...], given: Mapping[str, Any]) -> Path | None:
         raise click.UsageError("Several inputs can only be added when all are tallies written by `evenhand tally`.")
     if not paths and all(given[key] is None for key in ("logits", "probs", "predicted")):
         raise click.UsageError("Name a file of predictions, or pass --logits Z.npy --target Y.npy.")
+    if are_tallies(paths):
+        from evenhand.declared import InputError
+
+        raise InputError(
+            f"{paths[0].name} is a tally, which holds counts but no rows; name the predictions that it was counted from"
+        )
     return paths[0] if paths else None
 
 

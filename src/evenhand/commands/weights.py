@@ -59,9 +59,23 @@ def read_counts(
             return class_counts(values, classes=classes, ignore_index=ignore_index, names=names)
         if classes not in (None, values.size) or ignore_index is not None:
             raise InputError("Expected --classes and --ignore-index together with --labels; add it or leave them out.")
-        return ClassCounts.from_counts(values, names=names)
+        table = ClassCounts.from_counts(values, names=names)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}{'' if labels else label_hint(values)}") from error
+    if label_hint(values):
+        click.echo(f"note: {path}:{label_hint(values)}", err=True)
+    return table
+
+
+def label_hint(values: Any) -> str:
+    """What to say when counts look like one label per row: text, or many numbers that repeat all of 0 to K - 1."""
+    import numpy as np
+
+    repeats = values.dtype.kind in "SUT"
+    if not repeats and np.isfinite(values).all() and (values == np.floor(values)).all():
+        distinct = np.unique(values[values >= 0])
+        repeats = values.size > 4 * distinct.size and np.array_equal(distinct, np.arange(distinct.size))
+    return " This looks like one label per row; add --labels if it is." if repeats else ""
 
 
 @click.command(epilog=EPILOG)
