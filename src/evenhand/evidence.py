@@ -15,6 +15,7 @@ from evenhand.orders import weighted_correlation
 from evenhand.plan import Plan, declared_plan
 from evenhand.priors import Shift, fold_log_priors, prior_shift, smoothed_log_prior
 from evenhand.regression import CountSlope, count_slope
+from evenhand.scatter import Scatter
 from evenhand.tally import Tally
 from evenhand.tilt import Likelihood, Part, Singles, TiltFit, centred_rows, fit_beta, maximise
 from evenhand.weight_vector import WeightVector, spearman
@@ -242,14 +243,9 @@ class Evidence:
 
     @cached_property
     def scatter(self) -> tuple[float, Floats]:
-        """(variance, information (K,)) of the class biases that are left around the fitted tilt.
-
-        Trained models miss every class by a little: with ``g = n - s`` and information v,
-        ``E[g^2] = v + v^2 variance``. A tilt is measured against that scatter too, not only against the sampling
-        of rows.
-        """
-        _, gap, v = self.around
-        return max(0.0, float((gap**2 - v).sum()) / max(float((v**2).sum()), 1e-300)), v
+        """(variance, information (K,)) of the class biases that are left around the fitted tilt."""
+        left = Scatter(*self.around[1:])
+        return left.variance, left.information
 
     @cached_property
     def untilted(self) -> tuple[Floats, Floats]:
@@ -266,35 +262,36 @@ class Evidence:
         return float(gap @ d / np.sqrt(max(float(v @ d**2), 1e-300)))
 
     @cached_property
-    def scatter_z(self) -> float:
-        """How surely there is scatter beyond the sampling of rows, in standard deviations of none."""
-        _, gap, v = self.around
-        return float((gap**2 - v).sum() / np.sqrt((2 * v**2 + v).sum() + 1e-300))
+    def plan_scatter(self) -> Scatter:
+        """What is left of the class biases around the fitted plan (around the fitted tilt if there is no plan)."""
+        if self.plan_fit is None or self.plan is None:
+            return Scatter(*self.around[1:])
+        return self.scatter_around(self.plan.direction, self.plan_fit)
 
-    def judged(self, fit: TiltFit, direction: Floats) -> tuple[float, float, float]:
-        """(estimate, low, high) of a fit along one direction, the scatter of class biases included."""
-        variance, v = self.scatter
-        weight = v / max(float(v.sum()), 1e-300)
-        d = direction - weight @ direction
-        model = variance * float(((v * d) ** 2).sum()) / max(float((v * d**2).sum()) ** 2, 1e-300)
-        low, high = fit.tau_interval[0]
-        extra = (1.96**2) * model
-        tau = float(fit.tau[0])
-        return tau, tau - float(np.sqrt((tau - low) ** 2 + extra)), tau + float(np.sqrt((high - tau) ** 2 + extra))
+    def scatter_around(self, direction: Floats, fit: TiltFit) -> Scatter:
+        """What a fit along one direction (without the log prior) leaves of the class biases of the sample."""
+        parts = tuple(
+            Part(p.rows, p.offset + p.directions @ fit.tau, p.directions)
+            for p in self.parts(direction, prior_first=False)
+        )
+        _, soft, v = soft_counts(self.z, self.y, fit.beta, parts, np.zeros(self.classes), threads=self.threads)
+        return Scatter(np.bincount(self.y, minlength=self.classes) - soft, v)
 
     @cached_property
     def tau_judged(self) -> tuple[float, float, float]:
         """(tau, low, high) along the log prior, for judging; no fit: (0, -inf, inf)."""
         if self.fit is None:
             return 0.0, -np.inf, np.inf
-        return self.judged(self.fit, self.log_prior)
+        tau, ends = float(self.fit.tau[0]), self.fit.tau_interval[0]
+        return tau, *Scatter(*self.around[1:]).widened(tau, *ends, self.log_prior)
 
     @cached_property
     def fraction_judged(self) -> tuple[float, float, float]:
         """(f, low, high) along the declared plan, for judging; no fit: (0, -inf, inf)."""
         if self.plan_fit is None or self.plan is None:
             return 0.0, -np.inf, np.inf
-        return self.judged(self.plan_fit, self.plan.direction)
+        fraction, ends = float(self.plan_fit.tau[0]), self.plan_fit.tau_interval[0]
+        return fraction, *self.plan_scatter.widened(fraction, *ends, self.plan.direction)
 
     @cached_property
     def shift_gain(self) -> float:
@@ -312,6 +309,11 @@ class Evidence:
         if np.sqrt(self.scatter[0]) < SMALL_BIAS:
             likelihood, gap, v = self.around
             return one_step_biases(likelihood, gap, v)
+        return self.full_biases
+
+    @cached_property
+    def full_biases(self) -> BiasFit:
+        """Free class biases by a full fit: those of rare classes may be large where most are small."""
         return fit_biases(self.z, self.y, self.beta, self.around_fit, threads=self.threads)
 
     @cached_property
@@ -319,9 +321,13 @@ class Evidence:
         """(K,) all class bias, tilt included: what must be added to the logits, in the direction of ``log pi``."""
         if self.biases is None:
             return None
+        return self.biases.bias + self.tilt_bias
+
+    @property
+    def tilt_bias(self) -> Floats:
+        """(K,) the part of the class bias that the fitted tilt holds."""
         tau = float(self.fit.tau[0]) if self.fit is not None else 0.0
-        bias: Floats = self.biases.bias + tau * (self.log_prior - self.log_prior.mean())
-        return bias
+        return np.asarray(tau * (self.log_prior - self.log_prior.mean()))
 
     @cached_property
     def bias_weight(self) -> Floats:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from evenhand.declared import Floats, Ints
+from evenhand.fingerprints import made_from_counts, sampled_order, sorted_by_frequency
 from evenhand.orders import Order, known_orders, weighted_correlation
 
 
@@ -81,8 +82,11 @@ class WeightVector:
         rising = monotone_residual(-self.rarity, self.log_weight)
         limit = max(0.02, 0.1 * self.spread) if self.exact else 0.6 * self.spread
         if not self.exact:
-            # Few levels are a choice by hand, unless they follow the counts to the letter.
-            return self.correlation < (-0.7 if self.levels > max(3, len(self.judged) // 10) else -0.95)
+            if self.sampled_order is not None:
+                return False
+            # Few levels are a choice by hand, unless they follow the counts to the letter, and all of them.
+            few = self.levels <= max(3, len(self.judged) // 10)
+            return self.correlation < -0.95 and self.rank_correlation < -0.4 if few else self.correlation < -0.7
         return self.rank_correlation < -0.8 and rising <= limit and not self._same_values(-self.rarity, self.rarity)
 
     @cached_property
@@ -99,6 +103,8 @@ class WeightVector:
         """The named wrong order in which the weights fall with the counts, if they do not in class order."""
         if self.spread < 0.05 or self.follows_a_rule or len(self.judged) < 4:
             return None
+        if self.sampled_order is not None:
+            return self.sampled_order
         best, best_misfit = None, np.inf
         for order in known_orders(self.counts, self.names):
             misfit = self._misfit(order) if self.exact or self._differs(order) else np.inf
@@ -109,6 +115,15 @@ class WeightVector:
         else:
             fits = best_misfit < 0.1 and self.correlation < 0.6
         return best if fits else None
+
+    @cached_property
+    def sampled_order(self) -> Order | None:
+        """The wrong order in which sampled counts follow the weights, as surely as the class order does not."""
+        if self.exact or len(self.unusable) or len(self.weight) < 5:
+            return None
+        log_weight = np.log(self.weight)
+        found = sampled_order(self.counts, log_weight, self.names)
+        return found if found is not None else sorted_by_frequency(self.counts, log_weight)
 
     def _differs(self, order: Order) -> bool:
         """Whether an order changes what the weights ask for; sorting sampled counts almost restores their own order."""
@@ -144,14 +159,22 @@ class WeightVector:
         return self.judged[ones] if rest <= 0.02 + 0.02 * self.spread else np.empty(0, np.int64)
 
     @cached_property
+    def computed(self) -> bool:
+        """Whether the numbers betray that they were computed from counts, whichever counts these were."""
+        return self.levels >= 5 and len(self.unusable) == 0 and made_from_counts(self.weight)
+
+    @cached_property
     def outlier(self) -> int | None:
-        """The one class without which the vector would follow a rule, if its weight is far too small."""
+        """The one class without which the vector would follow a rule, if it must have been counted with most rows."""
         if self.spread < 0.05 or self.follows_a_rule or not self.exact or len(self.judged) < 4:
             return None
         gap = self.log_weight - fitted_monotone(self.rarity, self.log_weight)
         for i in np.argsort(-np.abs(gap))[:3]:
             rest = np.arange(len(gap)) != i
             if monotone_residual(self.rarity[rest], self.log_weight[rest]) <= 0.02:
+                implied = np.exp(-self.log_weight)
+                if implied[i] < max(implied[rest].max(), 0.2 * implied.sum()):
+                    return None  # too light for its count, but no class that swallowed the padding
                 near = np.argsort(np.abs(self.rarity[rest] - self.rarity[i]))[:3]
                 if self.log_weight[i] < self.log_weight[rest][near].min() - np.log(2):
                     return int(self.judged[i])
@@ -165,6 +188,8 @@ class WeightVector:
     @cached_property
     def from_other_counts(self) -> bool:
         """Whether the weights look computed from counts, but from others than the training counts."""
+        if self.exact and self.computed and self.residual > max(0.1, 0.05 * self.spread) and not self.follows_a_rule:
+            return True
         if (
             not self.exact
             or self.spread < 0.3

@@ -320,8 +320,9 @@ def surely_less(e: Evidence) -> bool:
 
 
 def scattered(e: Evidence, plan: Plan) -> bool:
-    """Whether the class biases left around the tilt are as large as the plan: then the model follows something else."""
-    return bool(e.scatter_z > 5 and np.sqrt(e.scatter[0]) > max(0.4, 0.4 * plan.spread))
+    """Whether the class biases left around the plan are as large as the plan: then the model follows something else."""
+    left = e.plan_scatter
+    return bool(left.z > 5 and np.sqrt(left.variance) > max(0.4, 0.4 * plan.spread))
 
 
 @cause("sampler", "EH303", "The sampler did what it asks for", needs_scores=True)
