@@ -102,6 +102,21 @@ def test_a_file_name_is_quoted_for_the_shell(cases):
     assert command == "evenhand fix 'my file; rm -rf.npz' --goal accuracy -o fix.json"
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("part.tally.npz", "PREDICTIONS"),
+        ("2 tallies", "PREDICTIONS"),
+        ("predictions", "PREDICTIONS"),
+        ("Z.npy", "--logits Z.npy --target Y.npy"),
+        ("val.csv", "val.csv"),
+    ],
+)
+def test_the_command_names_something_that_can_be_fitted(cases, name, command):
+    told = fix_command(replace(cases["mirrored"], name=name))
+    assert told == f"evenhand fix {command} --goal accuracy -o fix.json"
+
+
 def test_figures_in_the_sentence_are_not_said_twice(cases):
     audit = cases["mirrored"]
     assert " ".join(proof(audit, audit.findings[0])).count("tau 1.92") == 1

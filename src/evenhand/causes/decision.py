@@ -184,7 +184,9 @@ def healthy(e: Evidence) -> Verdict | None:
     else:
         how = "differ, by little but by more than chance explains" if small else "differ"
         sentence = f"Predicted and true counts {how} ({distance}); no known cause shows in these data" + (
-            f": the model is not tilted ({described(e)})." if e.fit is not None else "."
+            f": the model is not tilted beyond what sound training shows ({described(e)})."
+            if e.fit is not None
+            else "."
         )
     if reasons:
         sentence += f" Limits: {'; '.join(reasons)}."

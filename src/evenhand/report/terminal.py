@@ -35,7 +35,7 @@ def print_audit(audit: Audit, console: Console | None = None) -> None:
     # Lines are padded to the width while they are laid out; a file or the next program should not get the blanks.
     with out.capture() as captured:
         _print(out, audit)
-    out.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    out.file.write("\n".join(line.rstrip() for line in captured.get().rstrip().splitlines()) + "\n")
 
 
 def _print(out: Console, audit: Audit) -> None:

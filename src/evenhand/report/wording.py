@@ -238,7 +238,14 @@ def fix_command(audit: Audit) -> str | None:
     if audit.kind == "predicted" or not audit.fix.get("before"):
         return None
     goal = str(audit.fix.get("goal") or "accuracy").replace("_", "-")
-    return f"evenhand fix {shlex.quote(plain(audit.name))} --goal {shlex.quote(plain(goal))} -o fix.json"
+    name = plain(audit.name)
+    if name.endswith(".tally.npz") or "." not in name:  # counts, or arrays of a program: no file to fit on
+        where = "PREDICTIONS"
+    elif name.endswith(".npy"):
+        where = f"--{audit.kind} {shlex.quote(name)} --target Y.npy"
+    else:
+        where = shlex.quote(name)
+    return f"evenhand fix {where} --goal {shlex.quote(plain(goal))} -o fix.json"
 
 
 def group_rows(audit: Audit) -> list[dict[str, Any]]:
