@@ -270,7 +270,46 @@ def test_edges_are_the_sparse_confusion_matrix(pairs: list[tuple[int, int]], lar
         dict(zip(zip(edges.true.tolist(), edges.predicted.tolist(), strict=True), edges.rows.tolist(), strict=True))
         == expected
     )
-    assert (np.diff(edges.true * classes + edges.predicted) > 0).all()
+    assert (np.diff(edges.true.astype(np.int64) * classes + edges.predicted) > 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 9999), classes=st.sampled_from([DENSE_CLASSES + 1, 5_000, 65_536, 65_537, 3_000_000]),
+    rows=st.integers(0, 400), cuts=st.integers(1, 6), pending=st.sampled_from([1, 2, 17, 1 << 12]),
+)  # fmt: skip
+def test_slices_merge_to_the_same_edges(seed: int, classes: int, rows: int, cuts: int, pending: int) -> None:
+    rng = np.random.default_rng(seed)
+    some = rng.integers(0, classes, 12)
+    some[:2] = 0, classes - 1
+    true, predicted = rng.choice(some, (2, rows))
+    keys, counts = np.unique(true * classes + predicted, return_counts=True)
+    counter = EdgeCounter(classes, pending=pending)
+    for part in np.array_split(np.arange(rows), cuts):
+        counter.add(true[part], predicted[part])
+        counter.edges()  # looking does not change what is counted
+    for edges in (counter.edges(), counter.edges()):
+        np.testing.assert_array_equal(edges.true.astype(np.int64) * classes + edges.predicted, keys)
+        np.testing.assert_array_equal(edges.rows, counts)
+        assert [x.dtype for x in edges] == [np.int32, np.int32, np.int64]
+
+
+def test_names_nobody_reads_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "misspelt.npz"
+    np.savez(path, logits=LOGITS, label=TARGET, weights=np.ones(7), **{"a\nb": TARGET})
+    for _ in range(2):
+        open_predictions(path, ignore_index=IGNORED)
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert said.startswith(
+        "misspelt.npz holds 'weights', 'a\\nb', which evenhand does not read; the names it reads are"
+    )
+    assert "class_weight, sampler_rate" in said
+    assert "\n" not in said
+    caplog.clear()
+    np.savez(path, logits=LOGITS, target=TARGET, class_names=np.array(list("abcdefg")), config="{}")
+    open_predictions(path, ignore_index=IGNORED)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("classes", [40, 5_000, 70_000])
@@ -293,7 +332,7 @@ def test_edges_agree_between_formats(tmp_path: Path, classes: int, ending: str, 
     kept = np.ones(3_000, bool) if ignore_index is None else target != ignore_index
     code, rows = np.unique(target[kept] * classes + predicted[kept], return_counts=True)
     edges = predictions.edges()
-    np.testing.assert_array_equal(edges.true * classes + edges.predicted, code)
+    np.testing.assert_array_equal(edges.true.astype(np.int64) * classes + edges.predicted, code)
     np.testing.assert_array_equal(edges.rows, rows)
     assert predictions.rows == rows.sum()
     blocks = list(predictions.blocks(500))

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import chi2, false_discovery_control
 
-from evenhand.homogeneity import benjamini_hochberg, count_noise, mcnemar, noise_floor, stuart_maxwell
+from evenhand.homogeneity import (
+    benjamini_hochberg,
+    component_labels,
+    count_noise,
+    lopsided_pairs,
+    mcnemar,
+    noise_floor,
+    stuart_maxwell,
+)
 
 
 def edges_of(table):
@@ -142,3 +150,67 @@ def test_noise_of_counts_by_simulation():
     expected = np.abs(draws).sum(axis=1).mean() / (2 * 1000)
     assert noise_floor(fp, fn, 1000) == pytest.approx(expected, rel=0.03)
     assert noise_floor(fp * 0, fn * 0, 0) == 0.0
+
+
+def test_p_values_that_stand_for_many_tests():
+    rng = np.random.default_rng(3)
+    p, times = rng.choice([0.001, 0.01, 0.02, 0.3, 1.0], 12), rng.integers(1, 9, 12)
+    q = benjamini_hochberg(p, times=times)
+    np.testing.assert_array_equal(np.repeat(q, times), benjamini_hochberg(np.repeat(p, times)))
+
+
+@pytest.mark.parametrize("step", [1, 7, 1 << 19])
+@pytest.mark.parametrize("edges", [0, 5, 30, 2000])
+def test_components_in_pieces_are_scipys(edges, step, monkeypatch):
+    monkeypatch.setattr("evenhand.homogeneity.STEP", step)
+    i, j = np.random.default_rng(edges).integers(0, 60, (2, edges))
+    i, j = np.unique(np.stack([i, j])[:, i != j], axis=1)
+    table = np.zeros((60, 60))
+    table[i, j] = 1
+    expected, label = connected_components(table, directed=False)
+    found = component_labels(i, j, 60)
+    assert len(np.unique(found)) == expected
+    assert len(np.unique(np.stack([found, label]), axis=1).T) == expected  # the same partition, whatever its numbers
+
+
+def brute_pairs(table):
+    """Every unordered pair with an error: (larger direction, rows, back) in the order of the classes, and q-values."""
+    found = []
+    for a, b in zip(*np.nonzero(np.triu(table + table.T, 1)), strict=True):
+        up, down = int(table[a, b]), int(table[b, a])
+        found.append((a, b, up, down) if up >= down else (b, a, down, up))
+    true, predicted, rows, back = np.array(found, dtype=int).reshape(-1, 4).T
+    return true, predicted, rows, back, benjamini_hochberg(mcnemar(rows, back))
+
+
+COLUMNS = ("true", "predicted", "rows", "back", "q_value")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 12), st.sampled_from([0.05, 0.7, 5.0, 300.0]), st.integers(0, 10_000))
+def test_pairs_are_those_of_the_dense_table(classes, mean, seed):
+    rng = np.random.default_rng(seed)
+    table = rng.poisson(mean * rng.exponential(size=(classes, classes)))
+    found = lopsided_pairs(*edges_of(table))
+    for name, expected in zip(COLUMNS, brute_pairs(table), strict=True):
+        np.testing.assert_array_equal(found[name], expected, err_msg=name)
+    assert found["distinct"] == len(found["rows"])
+
+
+@pytest.mark.parametrize("mean", [0.03, 1.0, 400.0, None])
+@pytest.mark.parametrize("seed", range(4))
+def test_of_many_pairs_the_worst_are_kept_exactly(mean, seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    table = np.full((60, 60), 2) if mean is None else rng.poisson(mean * rng.exponential(size=(60, 60)))
+    table = table if seed % 2 else np.tril(table)  # errors towards smaller classes come late in the order of pairs
+    expected = brute_pairs(table)
+    for name, value in {"ALL_EDGES": 20, "WORST_PAIRS": 15, "STEP": 40, "FEW": 16}.items():
+        monkeypatch.setattr(f"evenhand.homogeneity.{name}", value)
+    found = lopsided_pairs(*edges_of(table))
+    assert found["distinct"] == len(expected[0])
+    assert 15 <= len(found["rows"]) <= 45 or len(found["rows"]) == len(expected[0]) < 45
+    kept = tuple(found[name] for name in COLUMNS)
+    for by_class in (0, 1):  # ties in the order of the classes, and by the true class first
+        best, same = (np.lexsort((by_class * c[0], c[3] - c[2]))[:15] for c in (expected, kept))
+        for name, before, after in zip(COLUMNS, expected, kept, strict=True):
+            np.testing.assert_array_equal(after[same], before[best], err_msg=name)

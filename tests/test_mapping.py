@@ -1,7 +1,11 @@
 """Renamed labels are found and undone; sound, weak and tilted models are never called renamed."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evenhand import audit
 from evenhand.mapping import find_label_map, full_table
@@ -166,7 +170,13 @@ def test_the_full_table_holds_every_row():
     table = full_table(tally(y, answer, 6))
     found = np.zeros((6, 6))
     found[table.true, table.predicted] = table.count
+    found[np.arange(6), np.arange(6)] = table.right
     np.testing.assert_array_equal(found, dense)
+    i, j = rng.integers(0, 6, (2, 50))
+    np.testing.assert_array_equal(table.cells(i, j), dense[i, j])
+    assert table.rows == 400
+    np.testing.assert_array_equal(table.true_rows, dense.sum(axis=1))
+    np.testing.assert_array_equal(table.predicted_rows, dense.sum(axis=0))
     order = rng.permutation(6)
     accuracy, chance, precision = table.rates(order)
     meant = order[answer]
@@ -174,3 +184,37 @@ def test_the_full_table_holds_every_row():
     agreement = [(meant == c).mean() * (y == c).mean() for c in range(6)]
     assert chance == pytest.approx(sum(agreement))
     assert precision == pytest.approx(np.mean([(y[meant == c] == c).mean() for c in range(6)]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 30), st.sampled_from([0.0, 0.02, 0.3, 3.0]), st.integers(0, 9999))
+def test_cells_of_the_table_are_those_of_the_dense_one(classes, mean, seed):
+    rng = np.random.default_rng(seed)
+    dense = rng.poisson(mean, (classes, classes))
+    i, j = np.nonzero(dense)
+    table = full_table(tally_edges(i, j, dense[i, j], classes=classes))
+    everywhere = np.indices(dense.shape).reshape(2, -1)
+    np.testing.assert_array_equal(table.cells(*everywhere).reshape(dense.shape), dense)
+    names = np.where(rng.random(classes) < 0.3, -1, rng.integers(0, classes, classes))
+    expected = np.where(names >= 0, dense[names, np.arange(classes)], 0)
+    np.testing.assert_array_equal(table.renamed(names), expected)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_size_of_the_pieces_changes_nothing(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    y, answer = decide(rng, zipf(50, 0.7), 3000, skill=1.0)
+    index = np.arange(50)
+    index[rng.choice(50, 6, replace=False)] = index[rng.choice(50, 6, replace=False)]
+    swapped = np.arange(50)
+    swapped[[3, 17, 29]] = [17, 29, 3]
+    for order in (index, swapped, rng.permutation(50)):
+        seen = tally(y, order[answer], 50)
+        whole = find_label_map(seen)
+        monkeypatch.setattr("evenhand.mapping.STEP", 37)
+        pieces = find_label_map(seen)
+        monkeypatch.undo()
+        assert (whole is None) == (pieces is None)
+        if whole is not None:
+            np.testing.assert_array_equal(whole.true_of, pieces.true_of)
+            assert dataclasses.replace(whole, true_of=None) == dataclasses.replace(pieces, true_of=None)

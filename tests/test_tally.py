@@ -166,6 +166,66 @@ def test_edge_keys_do_not_overflow_at_many_classes():
     assert total.edge_count.tolist() == [10**12, 3]
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 9), st.integers(0, 60), st.integers(0, 9999))
+def test_pairs_in_any_order_and_type_are_one_tally(classes, pairs, seed):
+    rng = np.random.default_rng(seed)
+    true, predicted = rng.integers(0, classes, (2, pairs))
+    count = rng.integers(1, 10**12, pairs)
+    whole = tally_edges(true, predicted, count, classes=classes)
+    table = np.zeros((classes, classes), np.int64)
+    np.add.at(table, (true, predicted), count)
+    i, j = np.nonzero(table)  # in order and distinct, as counters give them
+    counted = tally_edges(i.astype(np.int32), j.astype(np.int32), table[i, j], classes=classes)
+    agree(counted, whole)
+    for tally in (whole, counted):
+        assert (tally.edge_true.dtype, tally.edge_predicted.dtype, tally.edge_count.dtype) == ("i4", "i4", "i8")
+        np.testing.assert_array_equal(tally.hits, np.diag(table))
+        np.testing.assert_array_equal(tally.true, table.sum(axis=1))
+        np.testing.assert_array_equal(tally.predicted, table.sum(axis=0))
+
+
+def test_large_counts_stay_exact():
+    count = np.array([2**53 + 1, 1, 2**53 + 1])
+    assert merge_edges(np.array([1, 1, 2]), count, 2)[2].tolist() == [2**53 + 2, 2**53 + 1]
+
+
+def ids(first, stop, kind="logits"):
+    z, y = scores_of(stop - first, 3, first)
+    return tally_span(z if kind == "logits" else softmaxed(z), y, np.arange(first, stop), kind=kind)
+
+
+@pytest.mark.parametrize("kind", ["logits", "probs"])
+def test_rows_counted_twice_are_refused(kind):
+    parts = [ids(0, 50, kind), ids(50, 90, kind), ids(89, 120, kind)]
+    assert combine(parts[:2]).rows == 90
+    with pytest.raises(
+        InputError, match=r"^expected tallies of different rows, got the row id 89 in two of them; [^\n]*"
+    ):
+        combine(parts)
+    with pytest.raises(InputError, match=r"row ids 0, 1, 2, \.\.\. in two.*--row-offset"):
+        _ = parts[0] + parts[0]
+    # A few rows counted twice among many are found through the hashed sample.
+    with pytest.raises(InputError, match="row ids"):
+        _ = ids(0, 60_000, kind) + ids(50_000, 90_000, kind)
+
+
+def test_labels_alone_are_told_apart_by_their_first_rows():
+    def labels(first):
+        lead = RowSample(np.arange(first, first + 4), np.zeros(4, np.int64), np.zeros((4, 1), np.float32))
+        return dataclasses.replace(tally_edges(np.zeros(1, int), np.ones(1, int), np.array([4]), classes=2), lead=lead)
+
+    assert (labels(0) + labels(4)).rows == 8
+    with pytest.raises(InputError, match="row id 3 in two"):
+        _ = labels(0) + labels(3)
+
+
+def test_ids_that_repeat_within_a_part_are_the_users_own():
+    z, y = scores_of(20, 3, 0)
+    groups = tally_span(z, y, np.arange(20) // 4, kind="logits")
+    assert (groups + ids(5, 30)).rows == 45
+
+
 def test_tallies_that_do_not_fit_are_refused():
     for a, b in [
         (empty_tally("logits", 3), empty_tally("probs", 3)),
@@ -227,7 +287,11 @@ def test_save_and_load_keep_every_bit(kind, declared, tmp_path):
                 identical(getattr(a, inner.name), getattr(b, inner.name))
         else:
             identical(a, b)
-    agree(back + back, tally + tally)
+    other = empty_tally(kind, 3)
+    if kind != "predicted":
+        more, label = scores_of(30, 3, 4)
+        other = tally_span(more if kind == "logits" else softmaxed(more), label, np.arange(70, 100), kind=kind)
+    agree(back + other, tally + other)
 
 
 def identical(a, b):
@@ -274,6 +338,20 @@ def test_members_of_the_wrong_shape_or_type_are_noticed(saved):
         for changed in wrong:
             np.savez(saved, **held | {name: changed})
             refused(saved)
+
+
+def test_tallies_with_pairs_of_eight_bytes_are_read(saved):
+    held, now = members(saved), Tally.load(saved)
+    assert len(now.edge_true)
+    np.savez(saved, **held | {name: held[name].astype(np.int64) for name in ("edge_true", "edge_predicted")})
+    then = Tally.load(saved)
+    for name in ("edge_true", "edge_predicted"):
+        identical(getattr(then, name), getattr(now, name))
+    for far in (3, -1, 2**32):  # not in range, and in range only when cut to four bytes
+        wrong = held["edge_true"].astype(np.int64)
+        wrong[0] = far
+        np.savez(saved, **held | {"edge_true": wrong})
+        refused(saved)
 
 
 def test_object_arrays_are_never_unpickled(saved):

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from evenhand.declared import Floats, Ints
 from evenhand.orders import known_orders
 from evenhand.tally import Tally
+
+Labels = NDArray[np.integer[Any]]
+STEP = 1 << 20  # errors that are looked at together
 
 
 @dataclass(frozen=True)
@@ -34,24 +41,72 @@ class LabelMap:
 
 @dataclass(frozen=True)
 class Table:
-    """The sparse table of true and predicted classes, right rows included."""
+    """The sparse table of true and predicted classes.
 
-    true: Ints
-    predicted: Ints
-    count: Floats
+    Attributes:
+        true, predicted, count: (E,) errors, sorted by true then predicted class. right: (K,) rows on the diagonal.
+        classes: K.
+    """
+
+    true: Labels
+    predicted: Labels
+    count: Ints
+    right: Ints
     classes: int
 
-    @property
+    @cached_property
     def rows(self) -> float:
         """N."""
-        return float(self.count.sum())
+        return float(self.count.sum() + self.right.sum())
+
+    @cached_property
+    def true_rows(self) -> Floats:
+        """(K,) rows per true class."""
+        return self._per_class(self.true)
+
+    @cached_property
+    def predicted_rows(self) -> Floats:
+        """(K,) rows per predicted class."""
+        return self._per_class(self.predicted)
+
+    def _per_class(self, label: Labels) -> Floats:
+        total = self.right.astype(np.float64)
+        for at in self.slices:
+            total += np.bincount(label[at], self.count[at], self.classes)
+        return total
+
+    @property
+    def slices(self) -> list[slice]:
+        """Pieces of the errors: statistics by pieces need little extra memory."""
+        return [slice(start, start + STEP) for start in range(0, len(self.count), STEP)]
+
+    @cached_property
+    def _starts(self) -> Ints:
+        return np.searchsorted(self.true, np.arange(self.classes + 1, dtype=self.true.dtype))
+
+    def cells(self, true: Ints, predicted: Ints) -> Floats:
+        """Rows of some cells: a bisection among the errors of each true class, so that errors are never scanned."""
+        low, high = self._starts[true], self._starts[true + 1]
+        end = high
+        for _ in range(int((high - low).max(initial=0)).bit_length()):
+            middle = (low + high) // 2
+            below = (low < high) & (self.predicted[np.minimum(middle, len(self.count) - 1)] < predicted)
+            low, high = np.where(below, middle + 1, low), np.where(below, high, middle)
+        at = np.minimum(low, len(self.count) - 1)
+        diagonal = np.where(true == predicted, self.right[true], 0)
+        if not len(self.count):
+            return diagonal.astype(np.float64)
+        found = (low < end) & (self.predicted[at] == predicted)
+        return np.where(found, self.count[at], diagonal).astype(np.float64)
+
+    def renamed(self, true_of: Ints) -> Floats:
+        """(K,) right rows per predicted class c if it means `true_of[c]`; none where that is negative."""
+        named = true_of >= 0
+        return np.where(named, self.cells(np.where(named, true_of, 0), np.arange(self.classes)), 0.0)
 
     def rates(self, true_of: Ints) -> tuple[float, float, float]:
         """(accuracy, chance accuracy, macro precision) when predicted class c means `true_of[c]`."""
-        match = self.true == true_of[self.predicted]
-        hits = np.bincount(self.predicted[match], self.count[match], self.classes)
-        predicted = np.bincount(self.predicted, self.count, self.classes)
-        true = np.bincount(self.true, self.count, self.classes)
+        hits, true, predicted = self.renamed(true_of), self.true_rows, self.predicted_rows
         used = predicted > 0
         chance = float((true[true_of] * predicted).sum()) / self.rows**2
         return float(hits.sum()) / self.rows, chance, float((hits[used] / predicted[used]).mean())
@@ -59,13 +114,7 @@ class Table:
 
 def full_table(t: Tally) -> Table:
     """Errors and hits of a tally as one sparse table."""
-    right = np.flatnonzero(t.hits)
-    return Table(
-        np.concatenate([t.edge_true, right]),
-        np.concatenate([t.edge_predicted, right]),
-        np.concatenate([t.edge_count, t.hits[right]]).astype(np.float64),
-        t.classes,
-    )
+    return Table(t.edge_true, t.edge_predicted, t.edge_count, t.hits, t.classes)
 
 
 def find_label_map(t: Tally, *, counts: Sequence[Floats] = (), names: Sequence[str] | None = None) -> LabelMap | None:
@@ -89,13 +138,12 @@ def find_label_map(t: Tally, *, counts: Sequence[Floats] = (), names: Sequence[s
 def _shifted_from(t: Tally, table: Table) -> LabelMap | None:
     """All classes from some class on are shifted by one, as after a class that was missing when indices were made."""
     k = t.classes
-    same = table.true == table.predicted
-    diagonal = np.bincount(table.true[same], table.count[same], k)
-    size = np.bincount(table.true, table.count, k)
+    diagonal, size = table.right.astype(np.float64), table.true_rows
     best: tuple[float, int, int] | None = None
     for step in (1, -1):
-        next_door = table.true == table.predicted + step
-        shifted = np.bincount(table.true[next_door], table.count[next_door], k)
+        inside = np.arange(max(step, 0), k + min(step, 0))  # true classes with a neighbour on that side
+        shifted = np.zeros(k)
+        shifted[inside] = table.cells(inside, inside - step)
         # Rows of the classes from c on: right under the shift, right as given.
         tail_shifted, tail_own, tail_rows = (np.cumsum(x[::-1])[::-1] for x in (shifted, diagonal, size))
         gain = tail_shifted - tail_own
@@ -129,12 +177,10 @@ def _beats_chance(table: Table, true_of: Ints, members: Ints) -> bool:
 
     A model that always answers its largest class is "right" on all rows of any class this answer is renamed to.
     """
-    match, inside = table.true == true_of[table.predicted], np.isin(table.true, members)
-    hits = float(table.count[match & inside].sum())
-    true = np.bincount(table.true, table.count, table.classes)
-    predicted = np.bincount(true_of[table.predicted], table.count, table.classes)
+    right, predicted = (np.bincount(true_of, x, table.classes) for x in (table.renamed(true_of), table.predicted_rows))
+    hits, true = float(right[members].sum()), table.true_rows
     chance, rows = float((true * predicted)[members].sum()) / table.rows, float(true[members].sum())
-    better = table.count[match].sum() > table.count[table.true == table.predicted].sum()
+    better = right.sum() > table.right.sum()
     return bool(better and hits > chance + 6 * chance**0.5 and hits - chance > 0.1 * (rows - chance))
 
 
@@ -157,10 +203,9 @@ def _named_map(t: Tally, table: Table, counts: Sequence[Floats], names: Sequence
 
 def _describe(t: Tally, table: Table, true_of: Ints, name: str | None) -> LabelMap:
     moved = np.flatnonzero(true_of != np.arange(t.classes))
-    rows = np.isin(table.true, true_of[moved])
-    total = max(float(table.count[rows].sum()), 1.0)
-    before = float(table.count[rows & (table.true == table.predicted)].sum())
-    after = float(table.count[rows & (table.true == true_of[table.predicted])].sum())
+    rows = np.unique(true_of[moved])
+    total = max(float(table.true_rows[rows].sum()), 1.0)
+    before, after = float(table.right[rows].sum()), float(table.renamed(true_of)[np.isin(true_of, rows)].sum())
     return LabelMap(true_of, name, len(moved), int(total), before / total, after / total)
 
 
@@ -172,10 +217,11 @@ def _free_map(t: Tally, table: Table, seed: int = 0) -> LabelMap | None:
     if not _suspicious(table):
         return None
     rng = np.random.default_rng(seed)
-    half = rng.binomial(table.count.astype(np.int64), 0.5).astype(np.float64)
-    proposed = _matching(Table(table.true, table.predicted, half, table.classes))
-    other = Table(table.true, table.predicted, table.count - half, table.classes)
-    base = float(other.count[other.true == other.predicted].sum() / max(other.rows, 1))
+    half, right = rng.binomial(table.count, 0.5), rng.binomial(table.right, 0.5)
+    proposed = _matching(dataclasses.replace(table, count=half, right=right))
+    other = dataclasses.replace(table, count=table.count - half, right=table.right - right)
+    del half
+    base = float(other.right.sum() / max(other.rows, 1))
     for pairs in (proposed, _confirmed_chains(proposed, other)):
         gained, lost, rows = _gains(pairs, other)
         total, against, size = float(gained.sum()), float(lost.sum()), float(rows.sum())
@@ -196,41 +242,29 @@ def _complete(pairs: Ints, table: Table) -> bool:
     if len(moved) != 1:
         return len(moved) >= 2
     predicted, true = int(moved[0]), int(pairs[moved[0]])
-    crossed = table.count[(table.true == true) & (table.predicted == predicted)].sum()
-    return bool(
-        table.count[table.true == predicted].sum() + table.count[table.predicted == true].sum() < 0.02 * crossed
-    )
+    crossed = table.cells(np.array([true]), np.array([predicted]))[0]
+    return bool(table.true_rows[predicted] + table.predicted_rows[true] < 0.02 * crossed)
 
 
 def _kept(pairs: Ints, table: Table) -> float:
     """Share of the rows of the old names that are still answered by their old name."""
     moved = np.flatnonzero(pairs >= 0)
-    rows = np.isin(table.true, moved)
-    same = rows & (table.true == table.predicted)
-    return float(table.count[same].sum() / max(table.count[rows].sum(), 1.0))
+    return float(table.right[moved].sum() / max(table.true_rows[moved].sum(), 1.0))
 
 
 def _gains(pairs: Ints, table: Table) -> tuple[Floats, Floats, Floats]:
     """Per renamed prediction: rows right under the new name, right as given (either class), rows of the class."""
-    k = table.classes
-    match, same = table.true == pairs[table.predicted], table.true == table.predicted
-    renamed = np.bincount(table.predicted[match], table.count[match], k)
-    own = np.bincount(table.predicted[same], table.count[same], k)
-    own = np.maximum(own, own[pairs])
-    size = np.bincount(table.true, table.count, k)
     moved = (pairs >= 0).astype(np.float64)
-    return renamed * moved, own * moved, size[pairs] * moved
+    own = np.maximum(table.right, table.right[pairs])
+    return table.renamed(pairs), own * moved, table.true_rows[pairs] * moved
 
 
 def _suspicious(table: Table) -> bool:
     """Whether some column is led by another class than its own, by rows and not only by its size."""
-    predicted = np.bincount(table.predicted, table.count, table.classes)
-    own = np.zeros(table.classes)
-    same = table.true == table.predicted
-    own[table.predicted[same]] = table.count[same]
-    largest = np.zeros(table.classes)
-    np.maximum.at(largest, table.predicted[~same], table.count[~same])
-    return int(((largest >= 3) & (largest > 3 * own) & (largest > 0.3 * predicted)).sum()) >= 1
+    largest = np.zeros(table.classes, np.int64)
+    for at in table.slices:
+        np.maximum.at(largest, table.predicted[at], table.count[at])
+    return bool(((largest >= 3) & (largest > 3 * table.right) & (largest > 0.3 * table.predicted_rows)).any())
 
 
 def _matching(table: Table) -> Ints:
@@ -241,12 +275,7 @@ def _matching(table: Table) -> Ints:
     can be learned anyway.) The diagonal takes part, so classes that are right under their own name stay.
     """
     k = table.classes
-    true = np.bincount(table.true, table.count, k)
-    predicted = np.bincount(table.predicted, table.count, k)
-    size = np.sqrt(np.maximum(true[table.true] * predicted[table.predicted], 1e-12))
-    weight = table.count / size
-    keep = (weight > 0.1) & (table.count > 0)
-    i, j, w = table.predicted[keep], table.true[keep], weight[keep]
+    i, j, w = _associations(table)
     true_of = np.full(k, -1, np.int64)
     for _ in range(50):
         if not len(w):
@@ -264,6 +293,20 @@ def _matching(table: Table) -> Ints:
         open_ = (true_of[i] < 0) & ~taken[j]
         i, j, w = i[open_], j[open_], w[open_]
     return np.where(true_of == np.arange(k), -1, true_of)
+
+
+def _associations(table: Table) -> tuple[Ints, Ints, Floats]:
+    """(predicted, true, association) of all cells, right ones last, whose association exceeds 0.1."""
+    own = np.arange(table.classes)
+    cells = [(table.true[at], table.predicted[at], table.count[at]) for at in table.slices]
+    found = []
+    for true, predicted, count in [*cells, (own, own, table.right)]:
+        size = np.sqrt(np.maximum(table.true_rows[true] * table.predicted_rows[predicted], 1e-12))
+        weight = count / size
+        keep = weight > 0.1
+        found.append((predicted[keep].astype(np.int64), true[keep].astype(np.int64), weight[keep]))
+    i, j, w = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return i, j, w
 
 
 def _confirmed_chains(pairs: Ints, table: Table) -> Ints:

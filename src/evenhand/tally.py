@@ -21,74 +21,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenhand.declared import Declared, Floats, InputError, Ints
+from evenhand.row_sample import RowSample as RowSample
+from evenhand.row_sample import Singles as Singles
+from evenhand.row_sample import join as join
+from evenhand.row_sample import lead_size as lead_size
+from evenhand.row_sample import row_hash as row_hash
+from evenhand.row_sample import sample_size as sample_size
+from evenhand.row_sample import smallest as smallest
 
 Kind = Literal["logits", "probs", "predicted"]
-Singles = NDArray[np.float32]
+Indices = NDArray[np.int32]
 
 SCHEMA = "evenhand.tally/1"
 ARRAYS = ("edge_true", "edge_predicted", "edge_count")
+STEP = 1 << 20  # pairs that are counted together
 BINS = 15  # equal-width confidence bins of the expected calibration error
-LEAD_CELLS = 2_000_000  # scores kept of the first rows, in file order
-SAMPLE_CELLS = 5_000_000  # scores kept of the hashed row sample
 ADDITIVE = (
     "rows", "true", "predicted", "hits", "decoded", "soft", "soft_square", "nll", "impossible", "bins",
     "minus_infinite", "column_sum",
 )  # fmt: skip
-
-
-def sample_size(classes: int) -> int:
-    """Rows in the row sample: 5 million scores, but 2,000 to 20,000 rows.
-
-    The tilt needs 20 to 100 rows, the per-class biases about 10 per class; more rows cost time and add nothing.
-    """
-    return int(np.clip(SAMPLE_CELLS // classes, 2_000, 20_000))
-
-
-def lead_size(classes: int) -> int:
-    """Rows with ids below this are kept in order, for what only neighbours show (a softmax over the batch)."""
-    return int(np.clip(LEAD_CELLS // classes, 64, 4_096))
-
-
-def row_hash(row_id: Ints) -> NDArray[np.uint64]:
-    """SplitMix64 of the row ids: the k rows with the smallest hashes are the sample, whatever the split of the rows.
-
-    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014),
-    https://doi.org/10.1145/2714064.2660195.
-    """
-    x = row_id.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-@dataclass(frozen=True)
-class RowSample:
-    """Rows with their scores: ``scores`` (n, K) float32 are logits (of probabilities: their logarithms)."""
-
-    row_id: Ints
-    target: Ints
-    scores: Singles
-
-    @classmethod
-    def empty(cls, classes: int) -> RowSample:
-        """No rows."""
-        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, classes), np.float32))
-
-    def take(self, index: NDArray[np.intp]) -> RowSample:
-        """The rows at `index`."""
-        return RowSample(self.row_id[index], self.target[index], self.scores[index])
-
-    def smallest_hashes(self, rows: int) -> RowSample:
-        """The `rows` rows with the smallest hashes, in the order of their hashes (ties by row id and target)."""
-        if len(self.row_id) == 0:
-            return self
-        order = np.lexsort((self.target, self.row_id, row_hash(self.row_id)))[:rows]
-        return self.take(order)
-
-    def first(self, rows: int) -> RowSample:
-        """The `rows` rows with the smallest ids, in the order of their ids."""
-        order = np.argsort(self.row_id, kind="stable")[:rows]
-        return self if len(order) == len(self.row_id) and np.all(np.diff(order) == 1) else self.take(order)
 
 
 @dataclass(frozen=True)
@@ -100,8 +51,9 @@ class Tally:
         true, predicted, hits: (K,) int64, rows per true class, per predicted class, and right ones.
         decoded: (K,) int64, rows per class of the largest score (differs from `predicted` only when the input held
             both scores and predicted labels).
-        edge_true, edge_predicted, edge_count: (E,) int64, the distinct pairs of true and predicted class, right
-            ones left out, sorted.
+        edge_true, edge_predicted: (E,) int32, the distinct pairs of true and predicted class, right ones left out,
+            sorted by both; millions of them fit (convert before computing with them: K squared overflows).
+        edge_count: (E,) int64, rows of each pair.
         soft: (K,) float64, sum over rows of the posterior p_i(c); soft_square: sum of p_i(c)^2. None for labels.
         nll: sum over rows of -log p_i(y_i), over rows whose class has a finite score; impossible: the other rows.
         bins: (15, 3) float64, confidence bins: rows, sum of confidence, right rows.
@@ -118,8 +70,8 @@ class Tally:
     predicted: Ints
     hits: Ints
     decoded: Ints
-    edge_true: Ints
-    edge_predicted: Ints
+    edge_true: Indices
+    edge_predicted: Indices
     edge_count: Ints
     soft: Floats | None
     soft_square: Floats | None
@@ -198,7 +150,8 @@ def _restored(held: dict[str, Any]) -> Tally:
         fields[part] = RowSample(*(held[f"{part}_{f.name}"] for f in dataclasses.fields(RowSample)))
     tally = Tally(kind=head["kind"], row_sum_error=head["row_sum_error"], declared=Declared(**facts), **fields)
     _check_shapes(tally)
-    return tally
+    pairs = {name: getattr(tally, name).astype(np.int32, copy=False) for name in ("edge_true", "edge_predicted")}
+    return dataclasses.replace(tally, **pairs)
 
 
 def _check_shapes(t: Tally) -> None:
@@ -207,7 +160,9 @@ def _check_shapes(t: Tally) -> None:
     scored = t.kind != "predicted"
     whole = (t.true, t.predicted, t.hits, t.decoded, t.minus_infinite)
     wanted: list[tuple[Any, type, tuple[int, ...]]] = [(values, np.int64, (k,)) for values in whole]
-    wanted += [(values, np.int64, (edges,)) for values in (t.edge_true, t.edge_predicted, t.edge_count)]
+    wanted.append((t.edge_count, np.int64, (edges,)))
+    for values in (t.edge_true, t.edge_predicted):  # the first versions wrote them as int64
+        wanted.append((values, np.int64 if values.dtype == np.int64 else np.int32, (edges,)))
     wanted += [(t.bins, np.float64, (BINS, 3)), (t.column_sum, np.float64, (k,))]
     wanted += [(values, np.float64, (k,)) for values in (t.soft, t.soft_square) if scored]
     for part, columns in ((t.sample, k), (t.lead, k if scored or not len(t.lead.row_id) else 1)):
@@ -232,7 +187,8 @@ def combine(parts: Sequence[Tally]) -> Tally:
     """The sum of tallies of disjoint rows, in one step (adding in pairs would copy the row sample each time).
 
     Raises:
-        InputError: parts of different kinds or numbers of classes, or none at all.
+        InputError: parts of different kinds or numbers of classes, or none at all; or parts that share row ids, as far
+            as the rows they keep can tell.
     """
     if not parts:
         raise InputError("expected at least one tally to add, got none; tally some predictions first")
@@ -245,8 +201,9 @@ def combine(parts: Sequence[Tally]) -> Tally:
                 f"tallies to be added must be of one kind and number of classes: got {first.kind} with {first.classes} "
                 f"classes and {part.kind} with {part.classes} classes; tally the same kind of predictions everywhere"
             )
+    _refuse_shared_rows(parts)
     k = first.classes
-    key = np.concatenate([p.edge_true * k + p.edge_predicted for p in parts])
+    key = np.concatenate([p.edge_true.astype(np.int64) * k + p.edge_predicted for p in parts])
     edges = merge_edges(key, np.concatenate([p.edge_count for p in parts]), k)
 
     def total(name: str) -> Any:
@@ -266,41 +223,40 @@ def combine(parts: Sequence[Tally]) -> Tally:
     )
 
 
-def join(parts: Sequence[RowSample]) -> RowSample:
-    """Rows of all parts, one after another."""
-    filled = [p for p in parts if len(p.row_id)] or list(parts[:1])
-    if len(filled) == 1:
-        return filled[0]
-    return RowSample(*(np.concatenate([getattr(p, f) for p in filled]) for f in ("row_id", "target", "scores")))
+def _refuse_shared_rows(parts: Sequence[Tally]) -> None:
+    """Raise InputError when two parts keep rows with one id: the smallest hashes of either hold what both have.
+
+    Labels alone keep no hashed rows but the first ones. Ids that repeat inside one part are the user's own.
+    """
+    kept = [part.lead if part.kind == "predicted" else part.sample for part in parts]
+    kept = [part for part in kept if len(part.row_id)]
+    if len(kept) < 2:
+        return
+    ids, times = np.unique(np.concatenate([np.unique(part.row_id) for part in kept]), return_counts=True)
+    shared = ids[times > 1]
+    if not len(shared):
+        return
+    some = ", ".join(str(i) for i in shared[:3]) + (", ..." if len(shared) > 3 else "")
+    raise InputError(
+        f"expected tallies of different rows, got the row id{'s' * (len(shared) > 1)} {some} in two of them; add "
+        "each part once, or, if the rows differ, give every part ids of its own (--row-offset or row_id)"
+    )
 
 
-def smallest(parts: Sequence[RowSample], rows: int) -> RowSample:
-    """`RowSample.smallest_hashes` of all parts together; scores, which can be large, are copied once."""
-    filled = [p for p in parts if len(p.row_id)] or list(parts[:1])
-    if len(filled) == 1:
-        return filled[0].smallest_hashes(rows)
-    row_id, target = (np.concatenate([getattr(p, name) for p in filled]) for name in ("row_id", "target"))
-    order = np.lexsort((target, row_id, row_hash(row_id)))[:rows]
-    ends = np.cumsum([len(p.row_id) for p in filled])
-    owner = np.searchsorted(ends, order, side="right")
-    scores = np.empty((len(order), filled[0].scores.shape[1]), filled[0].scores.dtype)
-    for number, part in enumerate(filled):
-        at = np.flatnonzero(owner == number)
-        scores[at] = part.scores[order[at] - (ends[number] - len(part.row_id))]
-    return RowSample(row_id[order], target[order], scores)
-
-
-def merge_edges(key: Ints, count: Ints, classes: int) -> tuple[Ints, Ints, Ints]:
+def merge_edges(key: Ints, count: Ints, classes: int) -> tuple[Indices, Indices, Ints]:
     """Sum the counts of equal keys ``true * K + predicted``; returns (true, predicted, count), sorted."""
-    unique, inverse = np.unique(key, return_inverse=True)
-    total = np.bincount(inverse, weights=count, minlength=len(unique)).astype(np.int64)
-    return unique // classes, unique % classes, total
+    order = np.argsort(key)
+    key = key[order]
+    starts = np.flatnonzero(np.diff(key, prepend=-1))
+    total = np.add.reduceat(count[order], starts) if len(key) else np.empty(0, np.int64)
+    unique = key[starts]
+    return (unique // classes).astype(np.int32), (unique % classes).astype(np.int32), total
 
 
 def empty_tally(kind: Kind, classes: int, declared: Declared | None = None) -> Tally:
     """The neutral element of addition."""
     zero = np.zeros(classes, np.int64)
-    none = np.empty(0, np.int64)
+    none, indices = np.empty(0, np.int64), np.empty(0, np.int32)
     scored = kind != "predicted"
     return Tally(
         kind=kind,
@@ -309,8 +265,8 @@ def empty_tally(kind: Kind, classes: int, declared: Declared | None = None) -> T
         predicted=zero,
         hits=zero,
         decoded=zero,
-        edge_true=none,
-        edge_predicted=none,
+        edge_true=indices,
+        edge_predicted=indices,
         edge_count=none,
         soft=np.zeros(classes) if scored else None,
         soft_square=np.zeros(classes) if scored else None,
@@ -326,8 +282,15 @@ def empty_tally(kind: Kind, classes: int, declared: Declared | None = None) -> T
     )
 
 
-def tally_edges(true: Ints, predicted: Ints, count: Ints, *, classes: int, declared: Declared | None = None) -> Tally:
-    """Tally of labels alone, from distinct (true, predicted) pairs and how often each occurs.
+def tally_edges(
+    true: NDArray[np.integer[Any]],
+    predicted: NDArray[np.integer[Any]],
+    count: Ints,
+    *,
+    classes: int,
+    declared: Declared | None = None,
+) -> Tally:
+    """Tally of labels alone, from (true, predicted) pairs and how often each occurs; equal pairs are added.
 
     Example:
         >>> import numpy as np
@@ -335,21 +298,36 @@ def tally_edges(true: Ints, predicted: Ints, count: Ints, *, classes: int, decla
         >>> t.true.tolist(), t.predicted.tolist(), t.hits.tolist(), t.edge_count.tolist()
         ([7, 3], [5, 5], [5, 3], [2])
     """
+    of_true, decoded = (_rows_per_class(label, count, classes) for label in (true, predicted))
     wrong = true != predicted
-
-    def per_class(label: Ints, rows: Ints) -> Ints:
-        return np.bincount(label, weights=rows, minlength=classes).astype(np.int64)
-
-    edges = merge_edges(true[wrong] * classes + predicted[wrong], count[wrong], classes)
-    decoded = per_class(predicted, count)
+    edge_true, edge_predicted, edge_count = true[wrong], predicted[wrong], count[wrong]
+    if _distinct_and_sorted(edge_true, edge_predicted):
+        edges = edge_true.astype(np.int32, copy=False), edge_predicted.astype(np.int32, copy=False), edge_count
+    else:
+        edges = merge_edges(edge_true.astype(np.int64) * classes + edge_predicted, edge_count, classes)
     return dataclasses.replace(
         empty_tally("predicted", classes, declared),
         rows=int(count.sum()),
-        true=per_class(true, count),
+        true=of_true,
         predicted=decoded,
         decoded=decoded,
-        hits=per_class(true[~wrong], count[~wrong]),
+        hits=of_true - _rows_per_class(edge_true, edge_count, classes),
         edge_true=edges[0],
         edge_predicted=edges[1],
         edge_count=edges[2],
     )
+
+
+def _rows_per_class(label: NDArray[np.integer[Any]], rows: Ints, classes: int) -> Ints:
+    total = np.zeros(classes, np.int64)
+    for start in range(0, len(label), STEP):  # bincount copies both arrays to eight bytes per entry
+        part = slice(start, start + STEP)
+        total += np.bincount(label[part], weights=rows[part], minlength=classes).astype(np.int64)
+    return total
+
+
+def _distinct_and_sorted(true: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]]) -> bool:
+    """Whether pairs come in order and only once, as counters give them: millions need not be sorted again."""
+    up = true[1:] > true[:-1]
+    up |= (true[1:] == true[:-1]) & (predicted[1:] > predicted[:-1])
+    return bool(up.all())

@@ -2,67 +2,122 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evenhand.declared import Ints
 
-PENDING = 1 << 22
+PENDING = 1 << 23
 DENSE_CLASSES = 2048
+Keys = NDArray[Any]  # true * K + predicted: uint32 where K squared fits, else int64
+Indices = NDArray[np.int32]
 
 
 class Edges(NamedTuple):
-    """Distinct pairs, ordered by true then predicted class; each (E,) int64."""
+    """Distinct pairs, ordered by true then predicted class; classes are (E,) int32, rows (E,) int64."""
 
-    true: Ints
-    predicted: Ints
+    true: Indices
+    predicted: Indices
     rows: Ints
 
 
-@dataclass
 class EdgeCounter:
     """Counts pairs as they come.
 
-    Up to `DENSE_CLASSES` classes the cells fit 32 MB and are counted directly, eight times faster than by sorting;
-    beyond, memory grows with the distinct pairs, not with K squared.
+    Up to `DENSE_CLASSES` classes the cells fit 32 MB and are counted directly, eight times faster than by sorting.
+    Beyond, right rows are counted per class, and the keys of wrong rows wait in a buffer. A full buffer is sorted,
+    counted and merged into the sorted keys so far: memory grows with the distinct pairs, not with K squared.
     """
 
-    classes: int
-    _keys: list[Ints] = field(default_factory=list)
-    _counts: list[Ints] = field(default_factory=list)
-    _pending: int = 0
-    _cells: Ints | None = None
-
-    def __post_init__(self) -> None:
-        if self.classes <= DENSE_CLASSES:
-            self._cells = np.zeros(self.classes * self.classes, dtype=np.int64)
+    def __init__(self, classes: int, *, pending: int = PENDING) -> None:
+        """Nothing counted; `pending` is the number of wrong rows that are sorted together."""
+        self.classes = classes
+        self._cells = np.zeros(classes * classes, np.int64) if classes <= DENSE_CLASSES else None
+        key_type = np.uint32 if classes * classes <= 1 << 32 else np.int64
+        self._right = np.zeros(classes, np.int64)
+        # Pages of an untouched buffer take no memory, so small inputs stay small.
+        self._pending: Keys = np.empty(0 if self._cells is not None else pending, key_type)
+        self._waiting = 0
+        self._keys: Keys = np.empty(0, key_type)
+        self._counts: Ints = np.empty(0, np.int64)
 
     def add(self, true: Ints, predicted: Ints) -> None:
         """Count one more piece of equally long, checked label vectors."""
         if self._cells is not None:
             np.add.at(self._cells, true * self.classes + predicted, 1)
             return
-        keys, counts = np.unique(true * self.classes + predicted, return_counts=True)
-        self._keys.append(keys)
-        self._counts.append(counts)
-        self._pending += len(keys)
-        if self._pending > PENDING:
-            self._merge()
+        wrong = np.flatnonzero(true != predicted)  # taking rows by index is several times faster than by a mask
+        self._right += np.bincount(true, minlength=self.classes)
+        missed = true[wrong]
+        self._right -= np.bincount(missed, minlength=self.classes)
+        keys = missed * self.classes + predicted[wrong]
+        while len(keys):
+            taken = min(len(keys), len(self._pending) - self._waiting)
+            self._pending[self._waiting : self._waiting + taken] = keys[:taken]
+            self._waiting += taken
+            keys = keys[taken:]
+            if self._waiting == len(self._pending):
+                self._merge()
 
     def _merge(self) -> None:
-        keys, inverse = np.unique(np.concatenate(self._keys), return_inverse=True)
-        counts = np.zeros(len(keys), dtype=np.int64)
-        np.add.at(counts, inverse, np.concatenate(self._counts))
-        self._keys, self._counts, self._pending = [keys], [counts], 0
+        new = self._pending[: self._waiting]
+        new.sort()
+        self._keys, self._counts = merge_counts(self._keys, self._counts, *run_lengths(new))
+        self._waiting = 0
 
     def edges(self) -> Edges:
         """All pairs so far."""
+        k = self.classes
         if self._cells is not None:
-            keys = np.flatnonzero(self._cells)
+            keys: Keys = np.flatnonzero(self._cells)
             counts = self._cells[keys]
         else:
             self._merge()
-            keys, counts = self._keys[0], self._counts[0]
-        return Edges(keys // self.classes, keys % self.classes, counts)
+            right = np.flatnonzero(self._right)
+            diagonal = (right * (k + 1)).astype(self._keys.dtype)
+            # Kept merged, so that the pairs without right rows are freed.
+            self._keys, self._counts = merge_counts(self._keys, self._counts, diagonal, self._right[right])
+            self._right[:] = 0
+            keys, counts = self._keys, self._counts
+        return Edges((keys // k).astype(np.int32), (keys % k).astype(np.int32), counts)
+
+
+def run_lengths(ordered: Keys) -> tuple[Keys, Ints]:
+    """Distinct values of a sorted array and how often each occurs.
+
+    Example:
+        >>> [x.tolist() for x in run_lengths(np.array([2, 2, 5, 7, 7, 7]))]
+        [[2, 5, 7], [2, 1, 3]]
+    """
+    first = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    starts = np.flatnonzero(first)
+    return ordered[starts], np.diff(starts, append=len(ordered))
+
+
+def merge_counts(keys: Keys, counts: Ints, new_keys: Keys, new_counts: Ints) -> tuple[Keys, Ints]:
+    """The union of two sorted lists of distinct keys, with the counts of equal keys added.
+
+    Neither is sorted again: the second is looked up in the first and what is missing is put in its place.
+
+    Example:
+        >>> a, b = (np.array([2, 5]), np.array([10, 20])), (np.array([1, 5, 9]), np.array([3, 4, 5]))
+        >>> [x.tolist() for x in merge_counts(*a, *b)]
+        [[1, 2, 5, 9], [3, 10, 24, 5]]
+    """
+    if not len(keys):
+        return new_keys, new_counts
+    place = np.searchsorted(keys, new_keys)
+    missing = keys[np.minimum(place, len(keys) - 1)] != new_keys
+    before = np.cumsum(missing)
+    size = len(keys) + int(before[-1]) if len(before) else len(keys)
+    place += before - missing
+    old = np.ones(size, bool)
+    old[place[missing]] = False
+    merged_keys, merged_counts = np.empty(size, keys.dtype), np.zeros(size, np.int64)
+    merged_keys[old], merged_counts[old] = keys, counts
+    merged_keys[place] = new_keys
+    merged_counts[place] += new_counts
+    return merged_keys, merged_counts

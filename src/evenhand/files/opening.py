@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,10 @@ from evenhand.files.containers import Container, read_npy, read_npz, read_safete
 from evenhand.files.fields import at_least_two, canonical, class_count, kind_of, parse_fields, same_model
 from evenhand.files.vectors import PathLike
 
-ARRAY_KEYS = ("logits", "probs", "predicted", "target", "row_id")
+NAMES = (
+    "logits", "probs", "predicted", "target", "row_id", "train_counts", "class_weight", "sampler_rate", "class_names",
+    "config", "train_logits", "train_target",
+)  # fmt: skip
 SUFFIXES = (".npz", ".npy", ".safetensors", *TABLES)
 
 
@@ -88,7 +93,9 @@ def open_predictions(
     arrays = kept | {key: _labels_or_scores(value) for key, value in files.items()}
     bfloat16 = held.bfloat16 - files.keys()
     name = path.name if path is not None else Path(next(iter(files.values()), "predictions")).name
-    return _assemble(name, arrays, bfloat16, given, (held.config, config), ignore_index, inner)
+    opened = _assemble(name, arrays, bfloat16, given, (held.config, config), ignore_index, inner)
+    _warn_of_unread(name, held.arrays)
+    return opened
 
 
 def from_arrays(
@@ -135,6 +142,24 @@ def from_arrays(
     }
     given = {key: value for key, value in options.items() if value is not None}
     return _assemble(name, arrays, frozenset(), given, (None, config), ignore_index, None)
+
+
+def _warn_of_unread(name: str, held: Iterable[str]) -> None:
+    """Say which arrays of a file nobody reads: a misspelt class_weight would change the verdict unnoticed."""
+    renamed = canonical(held)
+    unread = [repr(key[:40]) for key in held if key not in NAMES and key not in renamed]
+    if unread:
+        more = f" and {len(unread) - 5} more" if len(unread) > 5 else ""
+        _warn_once(
+            f"{name} holds {', '.join(unread[:5])}{more}, which evenhand does not read; the names it reads are "
+            f"{', '.join(NAMES)}"
+        )
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    # Without handlers of the application's own, logging prints the bare sentence on stderr.
+    logging.getLogger("evenhand").warning(sentence)
 
 
 def as_array(name: str, value: Any) -> Array:

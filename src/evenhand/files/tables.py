@@ -11,7 +11,7 @@ import numpy as np
 from evenhand.declared import InputError, Ints
 from evenhand.files.blocks import Block
 from evenhand.files.checks import Array, check_labels, parsing, to_int64
-from evenhand.files.edges import DENSE_CLASSES, EdgeCounter, Edges
+from evenhand.files.edges import EdgeCounter, Edges
 
 if TYPE_CHECKING:
     import polars as pl
@@ -114,18 +114,11 @@ class TableSource:
         kept = self.frame.select("target", "predicted")
         if self.ignore_index is not None:
             kept = kept.filter(pl.col("target") != self.ignore_index)
+        counter = EdgeCounter(classes)
         with parsing(self.name, SAVE_AGAIN):
-            if classes <= DENSE_CLASSES:
-                counter = EdgeCounter(classes)
-                for part in kept.collect_batches(chunk_size=EDGE_BATCH, maintain_order=False, lazy=True):
-                    counter.add(to_int64(part["target"].to_numpy()), to_int64(part["predicted"].to_numpy()))
-                return counter.edges()
-            # One narrow key instead of two wide ones halves the memory of the hash table.
-            key = pl.UInt32 if classes * classes < 1 << 32 else pl.Int64
-            code = pl.col("target").cast(key) * pl.lit(classes, dtype=key) + pl.col("predicted").cast(key)
-            pairs = kept.select(code.alias("code")).group_by("code").len().collect(engine="streaming").sort("code")
-        codes = pairs["code"].to_numpy().astype(np.int64)
-        return Edges(codes // classes, codes % classes, pairs["len"].to_numpy().astype(np.int64))
+            for part in kept.collect_batches(chunk_size=EDGE_BATCH, maintain_order=False, lazy=True):
+                counter.add(to_int64(part["target"].to_numpy()), to_int64(part["predicted"].to_numpy()))
+        return counter.edges()
 
 
 def no_rows(name: str, ignore_index: int | None) -> InputError:
