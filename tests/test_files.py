@@ -294,6 +294,14 @@ def test_slices_merge_to_the_same_edges(seed: int, classes: int, rows: int, cuts
         assert [x.dtype for x in edges] == [np.int32, np.int32, np.int64]
 
 
+def test_more_rows_than_four_bytes_count() -> None:
+    counter = EdgeCounter(5_000)
+    for _ in range(3):
+        counter._put(np.array([1, 7], np.uint32), np.array([3, 1 << 31]))
+    edges = counter.edges()
+    assert (edges.true.tolist(), edges.predicted.tolist(), edges.rows.tolist()) == ([0, 0], [1, 7], [9, 3 << 31])
+
+
 def test_names_nobody_reads_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "misspelt.npz"
     np.savez(path, logits=LOGITS, label=TARGET, weights=np.ones(7), **{"a\nb": TARGET})

@@ -174,7 +174,9 @@ def extent(
             raise no_rows(str(path), None)
         return (stored if ignore_index is None else None), stored, 0
     kept = pl.col("target") if ignore_index is None else pl.col("target").filter(pl.col("target") != ignore_index)
-    checks = [*summary("target", kept), *summary("predicted", pl.col("predicted"))]
+    schema = frame.collect_schema()
+    values = {"target": kept, "predicted": pl.col("predicted")}
+    checks = [check for name, column in values.items() for check in summary(name, column, schema[name])]
     pass_over = frame.select(pl.len().alias("stored"), kept.len().alias("kept"), *checks)
     facts = pass_over.collect(engine="streaming").row(0, named=True)
     if not facts["kept"]:
@@ -187,16 +189,19 @@ def extent(
     return facts["kept"], facts["stored"], int(max(facts["target_high"], facts["predicted_high"])) + 1
 
 
-def summary(column: str, values: pl.Expr) -> list[pl.Expr]:
+def summary(column: str, values: pl.Expr, dtype: pl.DataType) -> list[pl.Expr]:
     """Range of the rows that count, empty rows, and rows that are not whole numbers."""
     import polars as pl
 
-    real = pl.col(column).cast(pl.Float64)
+    real = pl.col(column)
+    odd = pl.lit(value=False)
+    if dtype.is_float():
+        odd = (real.is_nan() | real.is_infinite() | (real != real.floor())).any()
     return [
         values.min().alias(f"{column}_low"),
         values.max().alias(f"{column}_high"),
         pl.col(column).null_count().alias(f"{column}_null"),
-        (real.is_nan() | real.is_infinite() | (real != real.floor())).any().alias(f"{column}_odd"),
+        odd.alias(f"{column}_odd"),
     ]
 
 

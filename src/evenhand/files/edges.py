@@ -12,6 +12,7 @@ from evenhand.declared import Ints
 PENDING = 1 << 23
 DENSE_CLASSES = 2048
 Keys = NDArray[Any]  # true * K + predicted: uint32 where K squared fits, else int64
+Counts = NDArray[Any]  # uint32 up to four billion rows, else int64
 Indices = NDArray[np.int32]
 
 
@@ -41,7 +42,8 @@ class EdgeCounter:
         self._pending: Keys = np.empty(0 if self._cells is not None else pending, key_type)
         self._waiting = 0
         self._keys: Keys = np.empty(0, key_type)
-        self._counts: Ints = np.empty(0, np.int64)
+        self._counts: Counts = np.empty(0, np.uint32)
+        self._rows = 0
 
     def add(self, true: Ints, predicted: Ints) -> None:
         """Count one more piece of equally long, checked label vectors."""
@@ -64,8 +66,14 @@ class EdgeCounter:
     def _merge(self) -> None:
         new = self._pending[: self._waiting]
         new.sort()
-        self._keys, self._counts = merge_counts(self._keys, self._counts, *run_lengths(new))
+        self._put(*run_lengths(new))
         self._waiting = 0
+
+    def _put(self, keys: Keys, counts: Ints) -> None:
+        self._rows += int(counts.sum())
+        if self._rows >= 1 << 32:
+            self._counts = self._counts.astype(np.int64, copy=False)
+        self._keys, self._counts = merge_counts(self._keys, self._counts, keys, counts)
 
     def edges(self) -> Edges:
         """All pairs so far."""
@@ -76,11 +84,10 @@ class EdgeCounter:
         else:
             self._merge()
             right = np.flatnonzero(self._right)
-            diagonal = (right * (k + 1)).astype(self._keys.dtype)
             # Kept merged, so that the pairs without right rows are freed.
-            self._keys, self._counts = merge_counts(self._keys, self._counts, diagonal, self._right[right])
+            self._put((right * (k + 1)).astype(self._keys.dtype), self._right[right])
             self._right[:] = 0
-            keys, counts = self._keys, self._counts
+            keys, counts = self._keys, self._counts.astype(np.int64)
         return Edges((keys // k).astype(np.int32), (keys % k).astype(np.int32), counts)
 
 
@@ -97,7 +104,7 @@ def run_lengths(ordered: Keys) -> tuple[Keys, Ints]:
     return ordered[starts], np.diff(starts, append=len(ordered))
 
 
-def merge_counts(keys: Keys, counts: Ints, new_keys: Keys, new_counts: Ints) -> tuple[Keys, Ints]:
+def merge_counts(keys: Keys, counts: Counts, new_keys: Keys, new_counts: Ints) -> tuple[Keys, Counts]:
     """The union of two sorted lists of distinct keys, with the counts of equal keys added.
 
     Neither is sorted again: the second is looked up in the first and what is missing is put in its place.
@@ -107,6 +114,7 @@ def merge_counts(keys: Keys, counts: Ints, new_keys: Keys, new_counts: Ints) -> 
         >>> [x.tolist() for x in merge_counts(*a, *b)]
         [[1, 2, 5, 9], [3, 10, 24, 5]]
     """
+    new_counts = new_counts.astype(counts.dtype, copy=False)
     if not len(keys):
         return new_keys, new_counts
     place = np.searchsorted(keys, new_keys)
@@ -116,7 +124,7 @@ def merge_counts(keys: Keys, counts: Ints, new_keys: Keys, new_counts: Ints) -> 
     place += before - missing
     old = np.ones(size, bool)
     old[place[missing]] = False
-    merged_keys, merged_counts = np.empty(size, keys.dtype), np.zeros(size, np.int64)
+    merged_keys, merged_counts = np.empty(size, keys.dtype), np.zeros(size, counts.dtype)
     merged_keys[old], merged_counts[old] = keys, counts
     merged_keys[place] = new_keys
     merged_counts[place] += new_counts
