@@ -171,7 +171,7 @@ def frame(**columns: object) -> pl.DataFrame:
 
 
 TABLES = {
-    "wrong columns": (frame().rename({"target": "label"}), "must hold target"),
+    "wrong columns": (frame().rename({"target": "wahr"}), "must hold target.*but holds predicted, wahr"),
     "no scores": (frame().drop("predicted"), "must hold logits, probs or predicted"),
     "null target": (frame(target=[0, 1, None, 0, 1, 2, 0, 1]), r"target is empty \(null\) in row 2"),
     "null predicted": (frame(predicted=[0, 1, 2, 0, 1, 2, 0, None]), r"predicted is empty \(null\) in row 7"),

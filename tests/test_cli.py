@@ -98,6 +98,21 @@ def test_json_on_stdout_is_only_json(val: Path) -> None:
     assert done.stderr == "--fail-on rule met: any\n"
 
 
+def test_weights_that_do_what_the_goal_asks_pass_the_gate(val: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gate = ["audit", str(val), "--fail-on", "any"]
+    assert cli.run(gate) == 1
+    assert cli.run([*gate, "--goal", "counts"]) == 1
+    assert cli.run([*gate, "--goal", "balanced-accuracy"]) == 0
+    assert cli.run([*gate, "--goal", "balanced-accuracy", "--fail-on", "cause=class-weights"]) == 1
+    assert "Note: The loss weights did what they ask for" in capsys.readouterr().out
+
+
+def test_piped_output_has_no_blanks_at_the_ends_of_lines(val: Path) -> None:
+    lines = evenhand("audit", val).stdout.splitlines()
+    assert len(lines) > 8
+    assert lines == [line.rstrip() for line in lines]
+
+
 def test_every_output_in_one_run(val: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {"html": "r.html", "json": "r.json", "markdown": "r.md", "plot": "r.svg"}
     options = [part for kind, name in files.items() for part in (f"--{kind}", str(tmp_path / name))]
