@@ -231,7 +231,7 @@ def test_all_zero_batches_are_told():
     [
         ("text", lambda size: np.array(sorted(range(size), key=str))),
         ("shifted", lambda size: np.roll(np.arange(size), 1)),
-        ("rare to frequent", None),
+        ("least frequent first", None),
     ],
 )
 def test_the_wrong_order_is_named(shape, rule, words, order):

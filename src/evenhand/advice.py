@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from evenhand.declared import Floats, Ints
+from evenhand.orders import known_orders
 
 if TYPE_CHECKING:
     from evenhand.forecasting import Forecast
@@ -31,7 +32,7 @@ def advise(result: Forecast) -> tuple[Advice, ...]:
 
 
 def wrong_order(weight: Floats, counts: Ints | Floats, names: tuple[str, ...] | None) -> str | None:
-    """Words for the order in which weights follow the counts although they do not in class order; None if they do.
+    """Name of the order in which weights follow the counts although they do not in class order; None if they do.
 
     Weights of any usual rule fall as counts rise, so their ranks are opposite. If they are not in class order but are
     under another order that programs produce by accident, that order is the likely mistake.
@@ -40,32 +41,18 @@ def wrong_order(weight: Floats, counts: Ints | Floats, names: tuple[str, ...] | 
         >>> counts = np.geomspace(10, 1000, 12)
         >>> as_text = sorted(range(12), key=str)  # 0, 1, 10, 11, 2, ...
         >>> wrong_order(1 / counts[as_text], counts, None)
-        'the class numbers sorted as text (0, 1, 10, 11, ...)'
+        'sorted as text (0, 1, 10, 100, 2, ...)'
     """
     if _agreement(weight, counts) < -0.995:
         return None
     rising = _agreement(weight, counts) > 0.995
-    for words, order in _orders(counts, names):
-        exact = _agreement(weight, counts[order]) < -0.9995
+    for order in known_orders(np.asarray(counts, np.float64), names):
+        exact = _agreement(weight, counts[order.index]) < -0.9995
         # Reversed weights of sorted counts also rise with the counts: then the exact shape decides.
         if exact and not (rising and _log_correlation(weight, counts) > 0.9999):
-            return words
+            return order.name
     alike = np.abs(np.diff(np.sort(_logs(weight)) - np.sort(-_logs(counts)))).max(initial=0.0) < 1e-6
     return "some other order" if alike and not rising else None
-
-
-def _orders(counts: Ints | Floats, names: tuple[str, ...] | None) -> Iterator[tuple[str, Ints]]:
-    index = np.arange(counts.size)
-    if counts.size > 10:
-        yield "the class numbers sorted as text (0, 1, 10, 11, ...)", np.array(sorted(index, key=str))
-    if names is not None:
-        yield "the class names sorted as text", np.array(sorted(index, key=lambda k: names[k]))
-        yield "the order of the outputs, read as sorted names", np.argsort(sorted(index, key=lambda k: names[k]))
-    yield "the reverse of the class order", index[::-1]
-    yield "the class order shifted by one", np.roll(index, 1)
-    yield "the class order shifted by one", np.roll(index, -1)
-    yield "the classes sorted from frequent to rare", np.argsort(-counts, kind="stable")
-    yield "the classes sorted from rare to frequent", np.argsort(counts, kind="stable")
 
 
 def _agreement(weight: Floats, counts: Ints | Floats) -> float:
@@ -90,7 +77,11 @@ def _misordered(result: Forecast) -> Advice | None:
     order = wrong_order(result.class_weight, result.counts, result.names) if result.weighted else None
     if order is None:
         return None
-    how = f"they fit {order}" if order != "some other order" else "sorted, the two lists fit each other exactly"
+    how = (
+        f"they fit another class order: {order}"
+        if order != "some other order"
+        else "sorted, the two lists fit each other exactly"
+    )
     return Advice(
         "misordered-weights",
         "fault",
