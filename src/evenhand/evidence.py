@@ -282,16 +282,16 @@ class Evidence:
         """(tau, low, high) along the log prior, for judging; no fit: (0, -inf, inf)."""
         if self.fit is None:
             return 0.0, -np.inf, np.inf
-        tau, ends = float(self.fit.tau[0]), self.fit.tau_interval[0]
-        return tau, *Scatter(*self.around[1:]).widened(tau, *ends, self.log_prior)
+        tau, (low, high) = float(self.fit.tau[0]), self.fit.tau_interval[0]
+        return tau, *Scatter(*self.around[1:]).widened(tau, low, high, self.log_prior)
 
     @cached_property
     def fraction_judged(self) -> tuple[float, float, float]:
         """(f, low, high) along the declared plan, for judging; no fit: (0, -inf, inf)."""
         if self.plan_fit is None or self.plan is None:
             return 0.0, -np.inf, np.inf
-        fraction, ends = float(self.plan_fit.tau[0]), self.plan_fit.tau_interval[0]
-        return fraction, *self.plan_scatter.widened(fraction, *ends, self.plan.direction)
+        fraction, (low, high) = float(self.plan_fit.tau[0]), self.plan_fit.tau_interval[0]
+        return fraction, *self.plan_scatter.widened(fraction, low, high, self.plan.direction)
 
     @cached_property
     def shift_gain(self) -> float:

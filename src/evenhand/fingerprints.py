@@ -106,3 +106,17 @@ def sorted_by_frequency(counts: Floats, log_weight: Floats) -> Order | None:
         return None
     key: Ints = np.argsort(-counts if steps.sum() > 0 else counts, kind="stable")
     return Order("most frequent first" if steps.sum() > 0 else "least frequent first", key)
+
+
+def elsewhere(counts: Floats, weight: Floats) -> bool:
+    """Whether balanced weights imply class shares that the sample has too, but on other classes.
+
+    ``w = N / (K n_c)`` tells the share of every class, ``1 / (K w_c)``. Sorted, shares and counts then differ by no
+    more than chance, while class by class they do not fit at all.
+    """
+    share = 1.0 / (len(weight) * weight)
+    mean = counts.sum() * share
+    if abs(share.sum() - 1) > 1e-4 or mean.min() < 5:
+        return False
+    sorted_misfit = float(((np.sort(counts) - np.sort(mean)) ** 2 / np.sort(mean)).sum())
+    return sorted_misfit < 2 * len(weight) and float(((counts - mean) ** 2 / mean).sum()) > 10 * len(weight)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from evenhand.declared import Floats, Ints
-from evenhand.fingerprints import made_from_counts, sampled_order, sorted_by_frequency
+from evenhand.fingerprints import elsewhere, made_from_counts, sampled_order, sorted_by_frequency
 from evenhand.orders import Order, known_orders, weighted_correlation
 
 
@@ -145,8 +145,10 @@ class WeightVector:
     @cached_property
     def unnamed_order(self) -> bool:
         """Whether the values are those of a rule on these counts, but not on these classes (order unknown)."""
-        if self.spread < 0.05 or self.follows_a_rule or self.order is not None or not self.exact:
+        if self.spread < 0.05 or self.follows_a_rule or self.order is not None:
             return False
+        if not self.exact:
+            return self.computed and self.correlation < 0.6 and elsewhere(self.counts, self.weight)
         return self.rank_correlation < 0.9 and quantile_residual(self.log_weight, self.rarity) <= 0.01
 
     @cached_property

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from evenhand.biases import soft_counts
 from evenhand.causes import remedies
 from evenhand.causes.registry import TILT_CAUSES, Verdict, cause, percent, some_names
 from evenhand.declared import Floats, Ints
 from evenhand.evidence import Evidence
 from evenhand.mapping import LabelMap, find_label_map
+from evenhand.orders import weighted_correlation
 from evenhand.tally import Tally
+from evenhand.tilt import Likelihood, Part, centred_rows, maximise
 
 MODEL_CAUSES = (*TILT_CAUSES, "prior-shift", "padding-class", "argmax-amplification", "bounded-logits", "confused-pairs",
                 "misordered-weights", "tied-logits", "tail-overfit", "masked-classes")  # fmt: skip
@@ -51,10 +54,8 @@ def holds_without_tilt(e: Evidence, found: LabelMap) -> bool:
     A strongly tilted model answers each frequent class with the rare one most like it, which looks like a renaming;
     without the tilt it is right under the given names.
     """
-    if not e.scored:  # a mirrored model looks renamed, and without scores its tilt cannot be taken out
-        mirrored = e.pattern is not None and e.pattern.interval[1] < 0
-        clear = found.accuracy_after > (0.3 if found.name is not None else 0.5)
-        return clear and (not mirrored or found.accuracy_after > 10 * found.accuracy_before)
+    if not e.scored:
+        return _renamed_labels(e, found)
     if e.fit is None or e.fit.beta < 0.5:  # scores that the fit ignores tell nothing about the given names
         return True
     moved = np.flatnonzero(found.true_of != np.arange(e.classes))
@@ -65,6 +66,24 @@ def holds_without_tilt(e: Evidence, found: LabelMap) -> bool:
     best = (np.float32(e.fit.beta) * e.z[rows] + (e.offset + e.fit.tau[0] * a).astype(np.float32)).argmax(axis=1)
     as_given, renamed = (best == e.y[rows]).mean(), (found.true_of[best] == e.y[rows]).mean()
     return bool(renamed > 3 * as_given and renamed > 0.5 * found.accuracy_after)
+
+
+def _renamed_labels(e: Evidence, found: LabelMap) -> bool:
+    """Labels alone: whether a renaming is more than what a tilted model would look like.
+
+    A mirrored model answers frequent classes with rare ones, so a renaming that puts them there must explain nearly
+    everything. Any other one need only be right many times as often as the given names.
+    """
+    log_count = np.log(e.tally.true + 0.5)
+    turns = weighted_correlation(log_count, log_count[found.true_of], np.ones(e.classes)) < -0.3
+    mirrored = e.pattern is not None and e.pattern.interval[1] < 0
+    if mirrored and (turns or found.name is None):
+        clear = found.accuracy_after > (0.3 if found.name is not None else 0.5)
+        return clear and found.accuracy_after > 10 * found.accuracy_before
+    factor = 5 if found.name is not None else 20
+    return found.accuracy_after > (0.3 if found.name is not None else 0.5) or (
+        found.accuracy_after > max(0.1, factor * found.accuracy_before)
+    )
 
 
 def _arrow(e: Evidence, true: int, predicted: int) -> str:
@@ -132,10 +151,23 @@ def _should_know(e: Evidence, chance: float) -> bool:
     diverse = float((p**2).sum()) < min(0.9, 3 * float((q**2).sum()) + 0.1)
     confidence = mean_confidence(e.tally)
     if confidence is None:
-        highest = e.accuracy + 2 * float(np.sqrt((e.accuracy + 1 / e.rows) / e.rows))
-        return diverse and e.hard_distance < 3 * e.noise + 0.02 and highest < max(0.03, 2 * chance)
+        return diverse and _nothing_known(e, chance)
     # The scores claim to know more than chance, yet the best use of them is to ignore them (beta near zero).
     return diverse and confidence > chance + 0.01 and e.fitted and abs(e.beta) < 0.3
+
+
+def _nothing_known(e: Evidence, chance: float) -> bool:
+    """Labels alone: answers of many classes that agree with the labels no more often than chance.
+
+    A model that knows little answers its largest class and is right at least as often as that class occurs. Varied
+    answers that are surely wrong more often, or surely not even a little better than chance, come from other rows.
+    """
+    error = float(np.sqrt((e.accuracy * (1 - e.accuracy) + 1 / e.rows) / e.rows))
+    known = (e.accuracy + 2 * error - chance) / max(1 - chance, 1e-9)
+    largest = float(e.tally.true.max() / e.rows)
+    level = float(np.sqrt(largest * (1 - largest) / e.rows))
+    worse = e.accuracy + 3 * error < largest - level
+    return known < 0.03 or (known < 0.1 and worse)
 
 
 def best_lag(e: Evidence) -> int | None:
@@ -300,12 +332,26 @@ def _predicted_padding(e: Evidence) -> tuple[int, str, float] | None:
     if e.tally.soft is None and m < 150:
         return None
     # A doubly corrected model answers rare classes everywhere: with the tilt taken out they must still be expected.
-    if e.fit is not None and np.bincount(e.y, minlength=e.classes)[c] - e.around[1][c] < 0.3 * m / e.rows * len(e.y):
+    if e.fit is not None and _expected_without_tilt(e, c) < 0.3 * m / e.rows * len(e.y):
         return None
     rate = m / e.rows
     if e.train_given and e.prior_counts[c] / e.prior_counts.sum() > 0.2 * rate:
         return None  # trained on, and merely absent here: another class frequency, not padding
     return c, f"no row is labelled so, yet it receives {percent(rate)} of the predictions", 0.85
+
+
+def _expected_without_tilt(e: Evidence, c: int) -> float:
+    """Sample rows expected in class c once the tilt of the *other* classes is taken out.
+
+    No row is labelled c, so a fit that includes it would bend the tilt until c is hardly expected.
+    """
+    others = np.flatnonzero(np.arange(e.classes) != c)
+    a = e.log_prior[others] - e.log_prior[others].mean()
+    part = Part(slice(None), e.offset[others], a[:, None])
+    fit = maximise(Likelihood(centred_rows(e.z[:, others]), np.searchsorted(others, e.y), (part,), e.threads))
+    constant = e.offset + float(fit.tau[0]) * (e.log_prior - e.log_prior[others].mean())
+    around = (Part(slice(None), constant, np.zeros((e.classes, 0))),)
+    return float(soft_counts(e.z, e.y, fit.beta, around, np.zeros(e.classes), threads=e.threads)[1][c])
 
 
 def _weighted_padding(e: Evidence) -> tuple[int, str, float] | None:

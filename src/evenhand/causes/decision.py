@@ -8,9 +8,10 @@ import numpy as np
 
 from evenhand.causes import remedies
 from evenhand.causes.registry import Verdict, cause, class_label, percent
-from evenhand.causes.tilt import described, surer, tilt_evidence, weak_evidence
+from evenhand.causes.tilt import described, material, surer, tilt_evidence, weak_evidence
 from evenhand.declared import Floats, Ints
 from evenhand.evidence import Evidence
+from evenhand.leaks import Leak, concentrated, find_leaks
 from evenhand.metrics import prior_groups
 from evenhand.tally import Tally
 
@@ -54,6 +55,10 @@ def _recall_error(tally: Tally, members: Ints) -> float:
 @cause("confused-pairs", "EH502", "A few pairs of classes carry the count error", explains=("argmax-amplification",))
 def confused_pairs(e: Evidence) -> Verdict | None:
     """A handful of directed pairs explain most of the difference between predicted and true counts."""
+    return _lopsided_errors(e) or _leaking_probability(e)
+
+
+def _lopsided_errors(e: Evidence) -> Verdict | None:
     if e.classes < 5 or e.homogeneity.p > 1e-3 or e.hard_distance < max(1.5 * e.noise, 0.005):
         return None
     pairs = e.pairs
@@ -90,6 +95,47 @@ def confused_pairs(e: Evidence) -> Verdict | None:
         {"pairs": listed, "explained_share": round(explained, 3)},
         "Look at rows of these pairs: one class under two names, a rule that merges them, or labels that contradict "
         "each other. Merge the classes or clean the labels.",
+        {},
+    )
+
+
+def _leaking_probability(e: Evidence) -> Verdict | None:
+    """The same seen in the probabilities, which show it with fewer rows and where argmax hides it."""
+    if not e.fitted or e.classes < 5:
+        return None
+    tilted = e.offset + e.tilt_bias, e.around[1], e.around[2], e.beta
+    plain = e.offset, *e.untilted, e.beta_only[0]
+    for constant, gap, information, beta in [tilted] if material(e, *e.tau_judged) else [plain, tilted]:
+        leaks = find_leaks(e.z, e.y, beta, constant, gap)
+        if leaks and len(leaks) <= max(1, e.classes // 10) and concentrated(gap, information, leaks) > 0.6:
+            return _leaking(e, leaks, concentrated(gap, information, leaks))
+    return None
+
+
+def _leaking(e: Evidence, leaks: list[Leak], share: float) -> Verdict:
+    names = e.declared.class_names
+    shown = [
+        f"{names[p.source] if names else f'class {p.source}'} leaks to "
+        f"{names[p.destination] if names else f'class {p.destination}'} (on its rows the model gives that class "
+        f"{percent(p.share)} on average)"
+        for p in leaks[:3]
+    ]
+    sentence = (
+        f"{len(leaks)} {'pair of classes holds' if len(leaks) == 1 else 'pairs of classes hold'} {percent(min(share, 1.0))} "
+        f"of the class bias: {'; '.join(shown)}. The other way round nothing is lost, as if rows of the one had been "
+        "labelled as the other."
+    )
+    listed = [
+        {"true": p.source, "predicted": p.destination, "rows": round(p.flow, 1), "share": round(p.share, 3)}
+        for p in leaks
+    ]
+    return Verdict(
+        "warning",
+        0.85,
+        sentence,
+        {"pairs": listed, "explained_share": round(min(share, 1.0), 3)},
+        "Look at training rows of these pairs: one class under two names, a rule that merges them, or labels that "
+        "contradict each other. Merge the classes or clean the labels.",
         {},
     )
 
