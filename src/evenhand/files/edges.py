@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from evenhand.declared import Ints
 
-PENDING = 1 << 23
+PENDING = 1 << 22
 DENSE_CLASSES = 2048
 Keys = NDArray[Any]  # true * K + predicted: uint32 where K squared fits, else int64
 Counts = NDArray[Any]  # uint32 up to four billion rows, else int64
@@ -68,6 +68,8 @@ class EdgeCounter:
         new.sort()
         self._put(*run_lengths(new))
         self._waiting = 0
+        if len(self._keys) > 2 * len(self._pending):  # so that no pair is moved by more than a few merges per doubling
+            self._pending = np.empty(len(self._keys) // 2, self._pending.dtype)
 
     def _put(self, keys: Keys, counts: Ints) -> None:
         self._rows += int(counts.sum())
