@@ -1,0 +1,224 @@
+"""What every softmax loss module shares: its law, its reduction, and the decision rule that goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from evenhand.counts import ClassCounts, to_numpy
+from evenhand.declared import Floats, InputError
+from evenhand.losses.decision import GOALS, DecisionRule
+from evenhand.losses.functional import cross_entropy, losses_by_row
+from evenhand.losses.law import Law, SmoothingMass
+from evenhand.losses.reduction import Denominator, Empty, Reduction, RowLosses, check_choice
+
+
+class SoftmaxLoss(nn.CrossEntropyLoss):
+    """:class:`torch.nn.CrossEntropyLoss` with more to say; the base of every softmax loss here.
+
+    Args:
+        weight: (K,) class weights >= 0 of any float type, or None.
+        counts: rows per class of the training set, (K,) or :class:`evenhand.ClassCounts`; None where the loss itself
+            does not need them. With counts, :meth:`correction` can serve balanced accuracy.
+        ignore_index, reduction, label_smoothing: torch's meaning.
+        smoothing_mass: ``weighted`` (torch: the smoothing is weighted by the class it falls on) or ``uniform`` (by the
+            row's own weight).
+        z_loss: coefficient of the squared log-normaliser.
+        class_dim: axis of the classes in the logits: 1 as in torch, or -1 for (..., K).
+        denominator: of the mean: ``weights`` (torch) or ``count``.
+        empty: mean of a batch in which every row is ignored: ``zero`` (0, zero gradient) or ``nan`` (torch).
+
+    Class-wise vectors are buffers that move with the module but keep float32 (bfloat16 would round weights by up to
+    0.4 %) and stay out of the ``state_dict``: they belong to the training plan, not the model.
+
+    Raises:
+        InputError: weights that are negative, not finite or not one-dimensional; a word that is not one of the choices.
+    """
+
+    def __init__(
+        self,
+        weight: Any = None,
+        *,
+        counts: Any = None,
+        ignore_index: int = -100,
+        reduction: Reduction = "mean",
+        label_smoothing: float = 0.0,
+        smoothing_mass: SmoothingMass = "weighted",
+        z_loss: float = 0.0,
+        class_dim: int = 1,
+        denominator: Denominator = "weights",
+        empty: Empty = "zero",
+    ) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"expected label_smoothing in [0, 1), got {label_smoothing}; 0.1 is usual")
+        super().__init__(ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing)
+        check_choice("reduction", reduction, get_args(Reduction))
+        check_choice("smoothing_mass", smoothing_mass, get_args(SmoothingMass))
+        check_choice("denominator", denominator, get_args(Denominator))
+        check_choice("empty", empty, get_args(Empty))
+        self.counts = None if counts is None else as_counts(counts)
+        self.smoothing_mass, self.z_loss, self.class_dim = smoothing_mass, z_loss, class_dim
+        self.mean_denominator, self.empty = denominator, empty
+        self.keep("weight", None if weight is None else checked_weight(weight, self.counts))
+
+    def keep(self, name: str, values: Any) -> None:
+        """Hold a (K,) float vector as a float32 buffer outside the ``state_dict``; None holds nothing."""
+        if values is not None and not isinstance(values, Tensor):
+            values = torch.as_tensor(np.asarray(values, dtype=np.float64))
+        self.register_buffer(
+            name, None if values is None else values.detach().to(torch.float32).clone(), persistent=False
+        )
+
+    def law(self) -> Law:
+        """The loss as parameters of the one law; subclasses replace what they change."""
+        return Law(
+            class_weight=self.weight,
+            label_smoothing=self.label_smoothing,
+            smoothing_mass=self.smoothing_mass,
+            z_loss=self.z_loss,
+        )
+
+    def forward(
+        self, input: Tensor, target: Tensor, sample_weight: Tensor | None = None, extra: Tensor | None = None
+    ) -> Tensor:
+        """The reduced loss.
+
+        Args:
+            input: logits, (K,), (N, K), (N, K, d1, ...) or (..., K) with ``class_dim=-1``.
+            target: class indices, or soft targets of the logits' shape.
+            sample_weight: one factor per row, in numerator and denominator.
+            extra: one number per row for losses that need it (influence-balanced: the feature norm).
+
+        Returns:
+            0-dim tensor, or the target's shape with ``reduction="none"``; float32, or float64 for float64 logits.
+
+        Raises:
+            InputError: shapes, types or labels that do not fit.
+        """
+        return cross_entropy(
+            input,
+            target,
+            self.law(),
+            sample_weight=sample_weight,
+            extra=extra,
+            ignore_index=self.ignore_index,
+            class_dim=self.class_dim,
+            reduction=self.reduction,  # type: ignore[arg-type]
+            denominator=self.mean_denominator,
+            empty=self.empty,
+        )
+
+    def rows(
+        self, input: Tensor, target: Tensor, sample_weight: Tensor | None = None, extra: Tensor | None = None
+    ) -> RowLosses:
+        """The losses before reduction, numerator and weight apart, in the target's shape; arguments as in the call."""
+        return losses_by_row(
+            input,
+            target,
+            self.law(),
+            sample_weight=sample_weight,
+            extra=extra,
+            ignore_index=self.ignore_index,
+            class_dim=self.class_dim,
+        )
+
+    def correction(self, goal: str = "accuracy") -> DecisionRule:
+        """What must be added to the logits at test time.
+
+        The minimiser of the loss is known: its softmax is proportional to ``w_k p(k | x)`` (w: class weight), so that
+        accuracy needs ``-log w_k``, and balanced accuracy ``-log pi_k`` on top (pi: training prior).
+
+        Args:
+            goal: ``accuracy`` on data with the training prior, or ``balanced-accuracy``, which needs `counts`.
+
+        Raises:
+            InputError: another goal, or no counts to serve it with; neither counts nor weights to know K from.
+        """
+        check_choice("goal", goal, GOALS)
+        prior = self.needed_log_prior() if goal == "balanced-accuracy" else 0.0
+        offset = self.learned_offset() - prior
+        why = "the loss's minimiser is log p(k | x) plus a known offset, which is taken off"
+        return DecisionRule(goal, np.ones_like(offset), offset, exact=True, why=why)
+
+    def learned_offset(self) -> Floats:
+        """(K,) minus what the loss adds to ``log p(k | x)`` at its minimum: here ``-log w_k``."""
+        if self.weight is None:
+            return np.zeros(self.classes)
+        with np.errstate(divide="ignore"):
+            return -np.log(np.asarray(self.weight.cpu(), dtype=np.float64))
+
+    def needed_log_prior(self) -> Floats:
+        """(K,) log prior of the training set; a class without rows counts as one row.
+
+        Raises:
+            InputError: the loss was built without counts.
+        """
+        if self.counts is None:
+            raise InputError("balanced accuracy needs the training prior: build the loss with counts=")
+        return log_prior(self.counts)
+
+    @property
+    def classes(self) -> int:
+        """K.
+
+        Raises:
+            InputError: the loss was built without any class-wise argument.
+        """
+        if self.counts is not None:
+            return self.counts.classes
+        for held in self._buffers.values():
+            if held is not None:
+                return len(held)
+        raise InputError("this loss does not know the number of classes: build it with counts= or weight=")
+
+    def extra_repr(self) -> str:
+        """Number of classes, reduction and what is switched on."""
+        said = [f"classes={self.counts.classes}"] if self.counts is not None else []
+        said += [f"reduction={self.reduction!r}", f"ignore_index={self.ignore_index}"]
+        said += [f"label_smoothing={self.label_smoothing}"] if self.label_smoothing else []
+        return ", ".join(said)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        held = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in held.items():
+            moved = self._buffers[name]
+            if moved is not None and moved.dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(moved.device)
+        return self
+
+
+def as_counts(counts: Any) -> ClassCounts:
+    """Counts of any accepted kind as :class:`ClassCounts`."""
+    return counts if isinstance(counts, ClassCounts) else ClassCounts.from_counts(counts)
+
+
+def log_prior(counts: ClassCounts) -> Floats:
+    """(K,) float64 log prior, nats; a class without rows counts as one row, since log 0 would silence it for ever."""
+    rows = np.maximum(counts.counts, 1).astype(np.float64)
+    logs: Floats = np.log(rows / rows.sum())
+    return logs
+
+
+def checked_weight(weight: Any, counts: ClassCounts | None) -> Tensor:
+    """Weights as a float64 tensor.
+
+    Raises:
+        InputError: not one-dimensional, negative, not finite, or not one per class.
+    """
+    values = weight.detach().cpu().double().numpy() if isinstance(weight, Tensor) else to_numpy(weight)
+    if values.ndim != 1 or (counts is not None and len(values) != counts.classes):
+        expected = "one weight per class, a 1-D tensor" if counts is None else f"{counts.classes} weights"
+        raise InputError(f"expected weight to be {expected}, got shape {values.shape}; give one weight per class")
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all() or (values < 0).any():
+        wrong = int(np.flatnonzero(~(np.isfinite(values) & (values >= 0)))[0])
+        raise InputError(
+            f"expected finite weights of 0 or more, but class {wrong} has {values[wrong]}; a class without rows "
+            "needs a weight too, see evenhand.class_weights(absent=...)"
+        )
+    return torch.as_tensor(values)

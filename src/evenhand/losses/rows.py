@@ -1,0 +1,212 @@
+"""The one pass over the logits: what every softmax loss needs to know of a row, O(rows) numbers.
+
+All arithmetic is float32 for half-precision logits. The pass runs in blocks that fit the processor's cache and keeps
+nothing of size rows x classes for the backward pass but the logits themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_CPU_BLOCK = 1 << 19  # cells: 2 MB of float32, what a core's cache holds
+_DEVICE_BLOCK = 1 << 26  # cells: bounds the temporary memory on a GPU, where small blocks would only add launches
+_LINEAR_FROM = 40.0  # exp(-40) is below the rounding of float64; torch's default of 20 is not
+
+
+class RowStatistics(NamedTuple):
+    """What a softmax loss needs to know of a row.
+
+    With adjusted logits ``z~`` and target y:
+
+    Attributes:
+        gap: (N,) ``logsumexp_{k != y} z~_k - z~_y``, the log odds against the target. ``softplus(gap)`` is the
+            negative log-likelihood with full relative precision; ``logsumexp(z~) - z~_y`` loses it for rows the model
+            is sure of, because the two terms cancel.
+        target_logit: (N,) ``z~_y``.
+        mean: (N,) ``sum_k direction_k z~_k``, or None where no direction was asked for.
+    """
+
+    gap: Tensor
+    target_logit: Tensor
+    mean: Tensor | None = None
+
+
+def softplus(x: Tensor) -> Tensor:
+    """``log(1 + exp(x))``, exact to rounding in float32 and float64."""
+    return F.softplus(x, threshold=_LINEAR_FROM)
+
+
+def dense_statistics(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    scale: Tensor | None = None,
+    offset: Tensor | None = None,
+    row_scale: Tensor | None = None,
+    pair_offset: Tensor | None = None,
+    direction: Tensor | None = None,
+) -> RowStatistics:
+    """Row statistics of the adjusted logits ``z~_ik = t_i (s_k z_ik + o_k + r_ik)``.
+
+    Args:
+        logits: (N, K) floats. target: (N,) int64 in [0, K).
+        scale: (K,) ``s``. offset: (K,) ``o``. row_scale: (N,) ``t``. pair_offset: (N, K) ``r``; -inf takes a class
+            out of a row.
+        direction: (K,) what :attr:`RowStatistics.mean` weighs the adjusted logits with.
+
+    Returns:
+        Statistics in float32, or float64 for float64 logits; differentiable in everything but the target and the
+        direction, twice.
+    """
+    wide = arithmetic(logits)
+    scale, offset, row_scale, pair_offset, direction = (
+        None if x is None else x.to(logits.device, wide) for x in (scale, offset, row_scale, pair_offset, direction)
+    )
+    arguments = (logits, target, scale, offset, row_scale, pair_offset, direction)
+    if _needs_plain(logits, scale, offset, row_scale, pair_offset):
+        gap, target_logit, mean = _plain(*arguments)
+    else:
+        gap, target_logit, mean = _Blockwise.apply(*arguments)  # type: ignore[no-untyped-call]
+    return RowStatistics(gap, target_logit, None if direction is None else mean)
+
+
+def arithmetic(logits: Tensor) -> torch.dtype:
+    """float32 for half-precision logits, their own type otherwise."""
+    return torch.float32 if logits.element_size() < 4 else logits.dtype
+
+
+def is_traced(x: Tensor) -> bool:
+    """Whether torch.compile, torch.func or a tensor subclass looks on: then in-place blocks are out of place."""
+    transformed: bool = torch._C._are_functorch_transforms_active()
+    return torch.compiler.is_compiling() or transformed or type(x) not in (Tensor, torch.nn.Parameter)
+
+
+def _needs_plain(logits: Tensor, *learnable: Tensor | None) -> bool:
+    learned = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in learnable)
+    return learned or is_traced(logits)
+
+
+def _plain(
+    logits: Tensor,
+    target: Tensor,
+    scale: Tensor | None,
+    offset: Tensor | None,
+    row_scale: Tensor | None,
+    pair_offset: Tensor | None,
+    direction: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same in whole-tensor operations: for compilers, for vmap, for learnable parameters, for second derivatives."""
+    z = logits.to(arithmetic(logits))
+    z = z if scale is None else z * scale
+    z = z if offset is None else z + offset
+    z = z if pair_offset is None else z + pair_offset
+    z = z if row_scale is None else z * row_scale[:, None]
+    column = target[:, None]
+    target_logit = z.gather(1, column)[:, 0]
+    others = torch.logsumexp(z.scatter(1, column, float("-inf")), 1)
+    mean = target_logit[:0].detach() if direction is None else z @ direction
+    return others - target_logit, target_logit, mean
+
+
+class _Blockwise(torch.autograd.Function):
+    """Row statistics block by block; the backward pass recomputes the exponentials instead of keeping them."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, *adjustment: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        rows = len(logits)
+        direction = adjustment[-1]
+        others, target_logit, mean = (
+            torch.empty(size, dtype=arithmetic(logits), device=logits.device)
+            for size in (rows, rows, 0 if direction is None else rows)
+        )
+        for part, block in _blocks(logits, adjustment):
+            column = target[part, None]
+            if direction is not None:
+                torch.mv(block, direction, out=mean[part])
+            torch.gather(block, 1, column, out=target_logit[part, None])
+            block.scatter_(1, column, float("-inf"))
+            top = block.amax(1, keepdim=True).clamp_(min=torch.finfo(block.dtype).min)
+            others[part] = block.sub_(top).exp_().sum(1).log_().add_(top[:, 0])
+        ctx.save_for_backward(logits, target, others, *adjustment)
+        ctx.set_materialize_grads(False)
+        return others - target_logit, target_logit, mean
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+        logits, target, others, *adjustment = ctx.saved_tensors
+        unused = (None,) * (1 + len(adjustment))
+        if not ctx.needs_input_grad[0]:
+            return (None, *unused)
+        if torch.is_grad_enabled():  # somebody will differentiate this gradient: it must be made of plain operations
+            return _differentiable_gradient(logits, target, adjustment, upstream), *unused
+        return _gradient(logits, target, others, adjustment, upstream), *unused
+
+
+def _gradient(
+    logits: Tensor, target: Tensor, others: Tensor, adjustment: list[Tensor | None], upstream: tuple[Tensor | None, ...]
+) -> Tensor:
+    """``d gap / d z~_k = exp(z~_k - others)`` for k != y and -1 for y; then through ``t_i s_k``."""
+    zeros = torch.zeros_like(others)
+    by_gap, by_target, by_mean = (zeros if u is None else u for u in upstream)
+    scale, _, row_scale, _, direction = adjustment
+    floor = others.clamp(min=torch.finfo(others.dtype).min)[
+        :, None
+    ]  # a row with one class left: -inf minus -inf is NaN
+    at_target = (by_target - by_gap)[:, None]
+    gradient = torch.empty_like(logits)
+    for part, block in _blocks(logits, adjustment, gradient):
+        column = target[part, None]
+        block.sub_(floor[part]).exp_().mul_(by_gap[part, None])
+        block.scatter_(1, column, at_target[part])
+        if direction is not None and upstream[2] is not None:
+            block.addcmul_(by_mean[part, None], direction)
+        if row_scale is not None:
+            block.mul_(row_scale[part, None])
+        if scale is not None:
+            block.mul_(scale)
+        if block.data_ptr() != gradient[part].data_ptr():
+            gradient[part].copy_(block)
+    return gradient
+
+
+def _differentiable_gradient(
+    logits: Tensor, target: Tensor, adjustment: list[Tensor | None], upstream: tuple[Tensor | None, ...]
+) -> Tensor:
+    outputs = _plain(logits, target, *adjustment)
+    pairs = [(out, u) for out, u in zip(outputs, upstream, strict=True) if u is not None and out.requires_grad]
+    (gradient,) = torch.autograd.grad(
+        [out for out, _ in pairs], logits, grad_outputs=[u for _, u in pairs], create_graph=True
+    )
+    return gradient
+
+
+def _blocks(logits: Tensor, adjustment: Any, out: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+    """(rows, adjusted logits of these rows in a buffer that may be overwritten); the buffer is `out` if it can be."""
+    scale, offset, row_scale, pair_offset, _ = adjustment
+    rows, classes = logits.shape
+    wide = arithmetic(logits)
+    step = max(1, (_CPU_BLOCK if logits.device.type == "cpu" else _DEVICE_BLOCK) // max(1, classes))
+    direct = out is not None and out.dtype == wide and out.is_contiguous()
+    buffer = None if direct else torch.empty((min(step, rows), classes), dtype=wide, device=logits.device)
+    for start in range(0, rows, step):
+        part = slice(start, min(start + step, rows))
+        raw = logits[part]
+        block = out[part] if buffer is None and out is not None else buffer[: len(raw)]  # type: ignore[index]
+        if scale is not None and offset is not None and raw.dtype == wide:
+            torch.addcmul(offset, raw, scale, out=block)
+        else:
+            block.copy_(raw)
+            if scale is not None:
+                block.mul_(scale)
+            if offset is not None:
+                block.add_(offset)
+        if pair_offset is not None:
+            block.add_(pair_offset[part])
+        if row_scale is not None:
+            block.mul_(row_scale[part, None])
+        yield part, block

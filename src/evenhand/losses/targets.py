@@ -1,0 +1,138 @@
+"""Targets and layouts: any shape in, (rows, classes) and (rows,) out, with every mistake named."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from evenhand.declared import InputError
+from evenhand.losses.rows import arithmetic, is_traced
+
+
+class Layout(NamedTuple):
+    """Logits with the classes last, and how to put per-row results back into the target's shape."""
+
+    logits: Tensor
+    positions: tuple[int, ...]
+
+
+class IndexTarget(NamedTuple):
+    """Class indices that can be gathered with.
+
+    Attributes:
+        classes: (N,) int64 in [0, K); 0 where a row is ignored.
+        counted: (N,) bool, or None where it is known that no row is ignored.
+    """
+
+    classes: Tensor
+    counted: Tensor | None
+
+
+def flatten_logits(logits: Tensor, class_dim: int = 1) -> Layout:
+    """(N, K) logits from (K,), (N, K, d1, ...) or, with ``class_dim=-1``, (..., K).
+
+    Raises:
+        InputError: no floating-point numbers, no class axis, fewer than one class.
+    """
+    if not logits.is_floating_point():
+        raise InputError(f"expected floating-point logits, got {logits.dtype}; pass the raw scores of the last layer")
+    if logits.dim() == 0:
+        raise InputError("expected logits with a class axis, got a single number; pass shape (N, K)")
+    if logits.dim() == 1:
+        return Layout(logits[None], ())
+    try:
+        last = logits.movedim(class_dim, -1)
+    except IndexError:
+        raise InputError(
+            f"expected class_dim to be an axis of the logits of shape {tuple(logits.shape)}, got {class_dim}; "
+            "it is 1 for (N, K, ...) and -1 for (..., K)"
+        ) from None
+    if last.shape[-1] == 0:
+        raise InputError(f"expected at least one class, got logits of shape {tuple(logits.shape)}; pass shape (N, K)")
+    return Layout(last.reshape(-1, last.shape[-1]), tuple(last.shape[:-1]))
+
+
+def logits_shape(logits: Tensor, class_dim: int = 1) -> tuple[int, tuple[int, ...]]:
+    """(K, shape of the target) of logits that :func:`flatten_logits` accepts."""
+    if logits.dim() == 1:
+        return logits.shape[0], ()
+    shape = list(logits.shape)
+    return shape.pop(class_dim), tuple(shape)
+
+
+def index_target(
+    target: Tensor, classes: int, positions: tuple[int, ...], ignore_index: int, *, traced: bool = False
+) -> IndexTarget:
+    """Flat class indices for K classes and a target of shape `positions`, checked.
+
+    The range is checked on the CPU only: on a GPU the check would make the host wait, and the device stops by itself.
+
+    Raises:
+        InputError: not whole numbers, another shape than the logits', a label outside [0, K).
+    """
+    if target.dtype not in _INTEGERS:
+        raise InputError(f"expected class indices of an integer type, got {target.dtype}; use target.long()")
+    if tuple(target.shape) != positions:
+        raise InputError(
+            f"expected a target of shape {positions} for these logits, got {tuple(target.shape)}; classes are "
+            "on axis 1 of (N, K, ...), or on the last axis with class_dim=-1"
+        )
+    flat = target.reshape(-1).long()
+    counted = flat != ignore_index
+    if traced or flat.device.type != "cpu" or is_traced(flat):
+        return IndexTarget(flat.where(counted, 0), counted)
+    every = bool(counted.all())
+    index = flat if every else flat.where(counted, 0)
+    if len(index):
+        low, high = (int(x) for x in index.aminmax())
+        if low < 0 or high >= classes:
+            wrong = low if low < 0 else high
+            raise InputError(
+                f"expected labels in [0, {classes}) for {classes} classes, got {wrong}; give ignore_index={wrong} "
+                "if these rows should not count"
+            )
+    return IndexTarget(index, None if every else counted)
+
+
+def soft_target(target: Tensor, layout: Layout, logits: Tensor, ignore_index: int, class_dim: int) -> Tensor:
+    """(N, K) probabilities in the type of the arithmetic.
+
+    Raises:
+        InputError: another shape than the logits', or rows to ignore.
+    """
+    if ignore_index >= 0:
+        raise InputError(
+            f"ignore_index={ignore_index} cannot be used with soft targets, which name no single class; give such rows "
+            "sample_weight 0"
+        )
+    if target.shape != logits.shape:
+        raise InputError(
+            f"expected soft targets of the logits' shape {tuple(logits.shape)}, got {tuple(target.shape)}; give one "
+            "probability per class, or class indices of an integer type"
+        )
+    return flatten_logits(target, class_dim).logits.to(arithmetic(layout.logits))
+
+
+def per_class(name: str, value: Tensor | None, classes: int) -> None:
+    """Refuse a class-wise vector of another length."""
+    if value is not None and tuple(value.shape) != (classes,):
+        raise InputError(
+            f"expected {name} of shape ({classes},), one number per class of the logits, got {tuple(value.shape)}; "
+            "check class_dim, or build the loss for this number of classes"
+        )
+
+
+def per_row(name: str, value: Tensor | None, positions: tuple[int, ...], like: Tensor) -> Tensor | None:
+    """A row-wise argument, flat and in the type of the arithmetic."""
+    if value is None:
+        return None
+    if tuple(value.shape) != positions:
+        raise InputError(
+            f"expected {name} of the target's shape {positions}, got {tuple(value.shape)}; give one number per row"
+        )
+    return value.reshape(-1).to(like.device, arithmetic(like))
+
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
