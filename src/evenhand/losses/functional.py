@@ -79,7 +79,7 @@ def cross_entropy(
     denominator: Denominator | float | Tensor = "weights",
     empty: Empty = "zero",
 ) -> Tensor:
-    """Any softmax loss of the family, reduced; with a plain law and float32 or float64 logits it is torch's, bit for bit.
+    """Any softmax loss of the family, reduced; plain, with float32 or float64 logits, it is torch's, bit for bit.
 
     Args:
         logits, target, ignore_index, class_dim: as in :func:`nll`.

@@ -100,7 +100,7 @@ def _plain(
     pair_offset: Tensor | None,
     direction: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same in whole-tensor operations: for compilers, for vmap, for learnable parameters, for second derivatives."""
+    """The same in whole-tensor operations: for compilers, vmap, learnable parameters and second derivatives."""
     z = logits.to(arithmetic(logits))
     z = z if scale is None else z * scale
     z = z if offset is None else z + offset

@@ -1,8 +1,9 @@
 """Shapes phi of the negative log-likelihood: focal, poly, generalised cross-entropy, influence-balanced, DFT.
 
 Every shape is written in the gap ``d = logsumexp_{k != y} z_k - z_y``, the log odds against the target, in which
-``L = softplus(d)``, ``p = sigmoid(-d)`` and ``log(1 - p) = -softplus(-d)`` are all smooth. Written in ``p`` or ``L``, as
-papers do, ``(1 - p)^gamma`` with 0 < gamma < 1 has an infinite slope at p = 1, and autograd turns a saturated row into NaN.
+``L = softplus(d)``, ``p = sigmoid(-d)`` and ``log(1 - p) = -softplus(-d)`` are all smooth. Written in ``p`` or ``L``,
+as papers do, ``(1 - p)^gamma`` with 0 < gamma < 1 has an infinite slope at p = 1, and autograd turns a saturated row
+into NaN.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from evenhand.losses.rows import arithmetic
 def soft_row_losses(logits: Tensor, target: Tensor, law: Law, sample_weight: Tensor | None = None) -> RowLosses:
     """The law averaged over the target's classes: ``sum_k t_ik loss(z_i, k)``, with weight ``sum_k t_ik w_k``.
 
-    torch divides a weighted mean over soft targets by the number of rows instead, so that a one-hot target and its index
-    give different values there (pytorch issue 107680).
+    torch divides a weighted mean over soft targets by the number of rows instead, so that a one-hot target and its
+    index give different values there (pytorch issue 107680).
 
     Args:
         logits: (N, K). target: (N, K) shares, usually with sum 1. law: parameters. sample_weight: (N,).
@@ -36,8 +36,7 @@ def soft_row_losses(logits: Tensor, target: Tensor, law: Law, sample_weight: Ten
     weighted = target if law.class_weight is None else target * law.class_weight.to(z)
     weight = weighted.sum(1)
     terms = _zero_where_absent(loss, weighted)
-    if law.smooths:
-        terms = _smoothed(terms, z, weighted, target, log_normaliser, law)
+    terms = _smoothed(terms, z, weighted, target, log_normaliser, law)
     numerator = terms.sum(1)
     if law.z_loss:
         numerator = numerator + law.z_loss * (weighted * log_normaliser.square()).sum(1)
@@ -73,7 +72,8 @@ def _smoothed(terms: Tensor, z: Tensor, weighted: Tensor, target: Tensor, log_no
     classes = z.shape[1]
     share = law.label_smoothing.to(z) if isinstance(law.label_smoothing, Tensor) else law.label_smoothing
     direction = law.direction(classes, z)
-    assert direction is not None  # because the law smooths
+    if direction is None:
+        return terms
     mean = (z @ direction)[:, None]
     if law.margin is not None:
         mean = mean - law.margin.to(z) * direction
