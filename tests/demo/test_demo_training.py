@@ -70,6 +70,29 @@ def test_training_learns_repeats_and_leaves_the_global_generator_alone(task: dat
     assert not np.array_equal(logits, training.predict(other, task.validation.context))
 
 
+def test_training_and_predicting_use_one_thread_and_give_the_others_back(task: data.NextNames) -> None:
+    before, seen = torch.get_num_threads(), []
+    recipe = Recipe(epochs=1, rows=2000)
+    try:
+        torch.set_num_threads(2)
+        network = training.train(task, recipe, None, seed=0, progress=lambda *_: seen.append(torch.get_num_threads()))
+        assert torch.get_num_threads() == 2
+        training.predict(
+            network, task.validation.context, progress=lambda done, total: seen.append(torch.get_num_threads())
+        )
+        assert torch.get_num_threads() == 2
+        assert set(seen) == {1}
+        with pytest.raises(KeyboardInterrupt):
+            training.train(task, recipe, None, seed=0, progress=_interrupt)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def _interrupt(step: int, total: int, loss: float) -> None:
+    raise KeyboardInterrupt
+
+
 def test_the_sampler_draws_every_class_equally_often(task: data.NextNames) -> None:
     order = training._order(task.train, Recipe(sampler=True), 50, torch.Generator().manual_seed(0))
     drawn = np.bincount(task.train.target[order.numpy()], minlength=50)
