@@ -15,7 +15,7 @@ from evenhand.orders import weighted_correlation
 from evenhand.plan import Plan, declared_plan
 from evenhand.priors import Shift, fold_log_priors, prior_shift, smoothed_log_prior
 from evenhand.regression import CountSlope, count_slope
-from evenhand.scatter import Scatter
+from evenhand.scatter import Scatter, steadied
 from evenhand.tally import Tally
 from evenhand.tilt import Likelihood, Part, Singles, TiltFit, centred_rows, fit_beta, maximise
 from evenhand.weight_vector import WeightVector, spearman
@@ -282,7 +282,7 @@ class Evidence:
         """(tau, low, high) along the log prior, for judging; no fit: (0, -inf, inf)."""
         if self.fit is None:
             return 0.0, -np.inf, np.inf
-        tau, (low, high) = float(self.fit.tau[0]), self.fit.tau_interval[0]
+        tau, low, high, _ = steadied(self.fit)
         return tau, *Scatter(*self.around[1:]).widened(tau, low, high, self.log_prior)
 
     @cached_property
@@ -290,7 +290,7 @@ class Evidence:
         """(f, low, high) along the declared plan, for judging; no fit: (0, -inf, inf)."""
         if self.plan_fit is None or self.plan is None:
             return 0.0, -np.inf, np.inf
-        fraction, (low, high) = float(self.plan_fit.tau[0]), self.plan_fit.tau_interval[0]
+        fraction, low, high, _ = steadied(self.plan_fit)
         return fraction, *self.plan_scatter.widened(fraction, low, high, self.plan.direction)
 
     @cached_property
@@ -314,7 +314,12 @@ class Evidence:
     @cached_property
     def full_biases(self) -> BiasFit:
         """Free class biases by a full fit: those of rare classes may be large where most are small."""
-        return fit_biases(self.z, self.y, self.beta, self.around_fit, threads=self.threads)
+        first = fit_biases(self.z, self.y, self.beta, self.around_fit, threads=self.threads)
+        parts = tuple(Part(p.rows, p.offset + first.bias, np.zeros((self.classes, 0))) for p in self.around_fit)
+        beta, _ = fit_beta(Likelihood(self.z, self.y, parts, self.threads))
+        if abs(beta - self.beta) < 0.1 * abs(self.beta):
+            return first  # else a wrong tilt had bent the temperature, and that the biases
+        return fit_biases(self.z, self.y, beta, self.around_fit, threads=self.threads)
 
     @cached_property
     def free_bias(self) -> Floats | None:

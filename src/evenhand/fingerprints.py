@@ -102,7 +102,7 @@ def sorted_by_frequency(counts: Floats, log_weight: Floats) -> Order | None:
     if not ((steps >= 0).all() or (steps <= 0).all()):
         return None
     given = count_slope(counts, -log_weight)
-    if given is None or given.slope > 0.7 or (given.slope > 0.35 and _only_noise(given)):
+    if given is None or given.slope > 0.7 or (abs(given.slope) > 0.35 and _only_noise(given)):
         return None
     key: Ints = np.argsort(-counts if steps.sum() > 0 else counts, kind="stable")
     return Order("most frequent first" if steps.sum() > 0 else "least frequent first", key)

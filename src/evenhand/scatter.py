@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from evenhand.declared import Floats
+from evenhand.tilt import TiltFit
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,24 @@ class Scatter:
         return value - float(np.sqrt((value - low) ** 2 + extra)), value + float(np.sqrt((high - value) ** 2 + extra))
 
 
+def steadied(fit: TiltFit) -> tuple[float, float, float, float]:
+    """(tau, low, high, beta) of a fit along one direction, at beta = 1 where the rows cannot tell beta from that.
+
+    A weak model is little more than its prior: stretching it and tilting it come to the same, and the interval of tau
+    says nothing though the soft counts are plainly right or wrong. Sound networks have a beta near 1, so this is taken
+    for granted unless the rows speak against it.
+    """
+    tau, (low, high) = float(fit.tau[0]), fit.tau_interval[0]
+    (bb, bt), (_, tt) = fit.information
+    left = bb - bt**2 / max(tt, 1e-12)
+    if left * VAGUE**2 > 1 or abs(fit.beta - 1) > 2 / np.sqrt(max(left, 1e-12)):
+        return tau, float(low), float(high), fit.beta
+    tau += float(bt / max(tt, 1e-12)) * (fit.beta - 1)
+    half = 1.96 / float(np.sqrt(max(tt, 1e-12)))
+    return tau, tau - half, tau + half, 1.0
+
+
+VAGUE = 0.25  # standard error of beta from which on it tells nothing: sound networks lie between 0.75 and 1.1
 SPREADS = np.concatenate([[0.0], np.geomspace(0.01, 4.0, 30)])
 
 

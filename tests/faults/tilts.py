@@ -243,6 +243,8 @@ def wrong_order(world: World, order: Floats, **facts: object) -> Plan:
     acceptable, why = causes("misordered-weights"), ""
     if np.corrcoef(np.log(used), world.log_prior)[0, 1] > COLLINEAR:
         acceptable, why = acceptable | {"inverted-weights"}, "in this order the weights are exactly inverted"
+        if world.setting.declared == "nothing":  # as for undeclared_inversion, whose arrays are the same
+            acceptable |= {"prior-shift"}
     return Plan(
         world.tilted(np.log(used)),
         given(world, weight=used if as_used else right, **facts),

@@ -14,6 +14,7 @@ from evenhand.declared import Floats, Ints
 from evenhand.evidence import Evidence
 from evenhand.mapping import LabelMap, find_label_map
 from evenhand.orders import weighted_correlation
+from evenhand.swaps import find_swap
 from evenhand.tally import Tally
 from evenhand.tilt import Likelihood, Part, centred_rows, maximise
 
@@ -29,6 +30,8 @@ def permuted_labels(e: Evidence) -> Verdict | None:
     counts = [e.prior_counts] if e.train_given else []
     found = find_label_map(e.tally, counts=counts, names=e.declared.class_names)
     if found is None or not holds_without_tilt(e, found):
+        found = find_swap(e.tally, e.z, e.y) if e.fitted else None
+    if found is None:
         return None
     moved = np.flatnonzero(found.true_of != np.arange(e.classes))
     example = "; ".join(_arrow(e, int(found.true_of[c]), int(c)) for c in moved[:3])
@@ -167,7 +170,29 @@ def _nothing_known(e: Evidence, chance: float) -> bool:
     largest = float(e.tally.true.max() / e.rows)
     level = float(np.sqrt(largest * (1 - largest) / e.rows))
     worse = e.accuracy + 3 * error < largest - level
-    return known < 0.03 or (known < 0.1 and worse)
+    return (known < 0.03 or (known < 0.1 and worse)) and not associated(e.tally)
+
+
+def associated(t: Tally, *, draws: int = 20, rows: int = 20_000, seed: int = 0) -> bool:
+    """Whether answers and labels depend on each other at all, right or wrong: chi-square against shuffled labels.
+
+    Labels of other rows are independent of the answers; labels under another order are not.
+    """
+    rng = np.random.default_rng(seed)
+    right = np.flatnonzero(t.hits)
+    count = np.concatenate([t.edge_count, t.hits[right]]).astype(np.int64)
+    if t.rows > rows:
+        count = rng.binomial(count, rows / t.rows)
+    true = np.repeat(np.concatenate([t.edge_true, right]), count)
+    predicted = np.repeat(np.concatenate([t.edge_predicted, right]), count)
+    size = np.bincount(true, minlength=t.classes).astype(np.float64), np.bincount(predicted, minlength=t.classes)
+
+    def statistic(labels: Ints) -> float:
+        cell, n = np.unique(labels * t.classes + predicted, return_counts=True)
+        return float((n**2 / (size[0][cell // t.classes] * size[1][cell % t.classes])).sum())
+
+    shuffled = np.array([statistic(rng.permutation(true)) for _ in range(draws)])
+    return bool(statistic(true) > shuffled.mean() + 5 * max(float(shuffled.std(ddof=1)), 1e-12))
 
 
 def best_lag(e: Evidence) -> int | None:
@@ -302,11 +327,11 @@ def _counted_padding(e: Evidence) -> tuple[int, str, float] | None:
     # A class that is merely frequent draws the errors of all others to itself; padding draws none.
     drawn = int(e.false_positive[c]) / max(rest_errors, 1)
     if (
-        errors / n < 0.01
+        errors / n < 0.003
         and rest_rate > 0.1
         and peer_rate > 0.05
         and errors / n < 0.1 * peer_rate
-        and drawn < 0.02
+        and drawn < 0.01
         and rest_errors >= 100
     ):
         return c, (

@@ -11,6 +11,7 @@ from evenhand.causes.advising import rates_of_rows, remedy_for_part
 from evenhand.causes.registry import Verdict, cause, percent
 from evenhand.evidence import Evidence
 from evenhand.plan import Plan
+from evenhand.scatter import steadied
 from evenhand.tilt import TiltFit
 
 SOUND = 0.25  # soundly trained networks show |tau| up to about this much
@@ -71,8 +72,9 @@ def material(e: Evidence, tau: float, low: float, high: float) -> bool:
     # A network that learned the prior well and the evidence too timidly (or boldly) fits tau = 1 - beta exactly: its
     # soft counts are right. Only what goes beyond that line, on the same side, is a tilt.
     # Both are measured in units of the logits as they are, where these have to be stretched.
-    stretch = max(e.beta, 1.0)
-    further = (tau - (1 - e.beta)) / stretch
+    beta = e.beta if e.fit is None else steadied(e.fit)[3]
+    stretch = max(beta, 1.0)
+    further = (tau - (1 - beta)) / stretch
     beyond = beyond and abs(tau) / stretch > 0.25 and np.sign(further) == np.sign(tau) and abs(further) > 0.25
     return bool(beyond and (e.share is None or e.share > 0.25))
 
