@@ -17,11 +17,10 @@ from evenhand.declared import Floats, Ints
 from evenhand.effects import judge, measure_effect
 from evenhand.goals import Calibrated, Goal, find_goal
 from evenhand.priors import smoothed_log_prior
-from evenhand.tilt import BLOCK_CELLS, FLOOR, Likelihood, Part, Singles, map_blocks
+from evenhand.tilt import BLOCK_CELLS, FLOOR, Likelihood, Part, Singles, Value, climb, map_blocks
 
 START_ROWS = 2_000
 MIN_BETA = 1e-3  # a scale of zero or less would turn masked classes loose and reverse every ranking
-Value = tuple[float, Floats, Floats]
 
 
 def fold_edges(rows: int, folds: int) -> list[slice]:
@@ -125,11 +124,7 @@ def _newton(likelihood: Likelihood, theta: Floats) -> Floats:
         step = _step(value)
         if float(step @ value[1]) < 1e-5:
             break
-        trial = likelihood(theta + step)
-        while trial[0] < value[0] - 1e-7 * abs(value[0]) and np.abs(step).max() > 1e-9:
-            step = step / 2
-            trial = likelihood(theta + step)
-        theta, value = theta + step, trial
+        theta, value = climb(likelihood, theta, value, step)
     return theta
 
 

@@ -31,6 +31,7 @@ from evenhand.threads import one_blas_thread
 Singles = NDArray[np.float32]
 T = TypeVar("T")
 R = TypeVar("R")
+Value = tuple[float, Floats, Floats]  # log-likelihood, gradient, observed information
 FLOOR = np.float32(-1e4)  # stands for -inf below the row's maximum: exp() of it is zero, products with it are not NaN
 BLOCK_CELLS = 262_144
 CHI2_95 = float(chdtri(1, 0.05))
@@ -254,12 +255,17 @@ def maximise(likelihood: Likelihood, *, start: Floats | None = None, tolerance: 
         if float(step @ value[1]) < tolerance * 2:
             converged = True
             break
-        trial = likelihood(theta + step)
-        while trial[0] < value[0] - 1e-7 * abs(value[0]) and np.abs(step).max() > 1e-9:
-            step = step / 2
-            trial = likelihood(theta + step)
-        theta, value = theta + step, trial
+        theta, value = climb(likelihood, theta, value, step)
     return _describe(likelihood, theta, value, at_origin, converged)
+
+
+def climb(likelihood: Likelihood, theta: Floats, value: Value, step: Floats) -> tuple[Floats, Value]:
+    """Take a step, halved until the likelihood falls by no more than its rounding: the new theta and its value."""
+    trial = likelihood(theta + step)
+    while trial[0] < value[0] - 1e-7 * abs(value[0]) and np.abs(step).max() > 1e-9:
+        step = step / 2
+        trial = likelihood(theta + step)
+    return theta + step, trial
 
 
 def _covariance(information: Floats) -> Floats:
@@ -373,14 +379,11 @@ def score_test(z: NDArray[np.floating], y: Ints, direction: Floats, *, offset: F
 
 def fit_beta(likelihood: Likelihood) -> tuple[float, float]:
     """One-dimensional Newton for the inverse temperature alone."""
-    beta, value = 1.0, likelihood(np.array([1.0]))
+    beta = np.ones(1)
+    value = likelihood(beta)
     for _ in range(30):
-        step = float(np.clip(value[1][0] / max(value[2][0, 0], 1e-12), -1.0 - beta, 5.0))
+        step = float(np.clip(value[1][0] / max(value[2][0, 0], 1e-12), -1.0 - beta[0], 5.0))
         if abs(step) * abs(value[1][0]) < 2e-4:
             break
-        trial = likelihood(np.array([beta + step]))
-        while trial[0] < value[0] and abs(step) > 1e-9:
-            step /= 2
-            trial = likelihood(np.array([beta + step]))
-        beta, value = beta + step, trial
-    return beta, value[0]
+        beta, value = climb(likelihood, beta, value, np.array([step]))
+    return float(beta[0]), value[0]
