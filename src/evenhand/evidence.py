@@ -13,7 +13,7 @@ from evenhand.declared import Declared, Floats, Ints
 from evenhand.homogeneity import Homogeneity, lopsided_pairs, noise_floor, stuart_maxwell
 from evenhand.orders import weighted_correlation
 from evenhand.plan import Plan, declared_plan
-from evenhand.priors import Shift, fold_log_priors, prior_shift, smoothed_log_prior
+from evenhand.priors import Shift, counts_by_weight, fold_log_priors, prior_shift, smoothed_log_prior
 from evenhand.regression import CountSlope, count_slope
 from evenhand.scatter import Scatter, steadied
 from evenhand.tally import Tally
@@ -124,28 +124,11 @@ class Evidence:
 
     @cached_property
     def counts_by_weight(self) -> Floats | None:
-        """(K,) smooth stand-in counts: the trend of the evaluation counts over the declared weights, if there is one.
-
-        With few rows per class the evaluation counts are mostly noise; weights that were made from the training
-        counts know the frequencies better, up to a power that the regression finds.
-        """
+        """(K,) smooth stand-in counts by the declared weights, see `priors.counts_by_weight`."""
         w = self.declared.class_weight
-        if self.train_given or w is None or len(w) != self.classes or self.rows > 50 * self.classes:
+        if self.train_given or w is None or len(w) != self.classes:
             return None
-        if not (np.isfinite(w) & (w > 0)).all():
-            return None
-        trend = count_slope(self.tally.true.astype(np.float64), -np.log(w))
-        if trend is None or trend.dispersion > 0.3:
-            return None
-        error = (trend.interval[1] - trend.slope) / 1.96
-        if abs(trend.slope) < 4 * error:
-            return None
-        # Training counts of rare classes scatter too, which pulls the slope towards zero; weights in use are powers
-        # 1 or 1/2 of the counts, so a slope near 1 or 2 (their inverses) is taken for it.
-        near = [power for power in (1.0, 2.0, -1.0, -2.0) if 0.6 < trend.slope / power < 1.4]
-        slope = min(near, key=lambda power: abs(trend.slope - power)) if near else trend.slope
-        counts = np.exp(-slope * (np.log(w) - np.log(w).mean()))
-        return np.asarray(counts * (self.rows / counts.sum()))
+        return counts_by_weight(self.tally.true.astype(np.float64), w)
 
     @cached_property
     def log_prior(self) -> Floats:

@@ -56,7 +56,7 @@ def find_leaks(z: Singles, y: Ints, beta: float, constant: Floats, gap: Floats) 
         b = int(np.argmax(excess))
         flow = float(min(seen[i][b] - back[i][b], gap[a]))
         disfavoured = rows[a] / (rows[a] - gap[a])
-        one_way = seen[i][b] > 2 * disfavoured * back[i][b] and seen[i][b] > STRONG * joint[i][b]
+        one_way = seen[i][b] > 5 * disfavoured * back[i][b] and seen[i][b] > STRONG * joint[i][b]
         second = float(np.partition(excess, -2)[-2])
         alone = excess[b] > 0.5 * excess.sum() or (excess[b] > 0.3 * excess.sum() and excess[b] > 3 * second)
         if one_way and alone and -gap[b] > 0.3 * flow and seen[i][b] > 0.2 * rows[a]:

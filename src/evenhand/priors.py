@@ -109,3 +109,29 @@ def fold_log_priors(counts: Ints, target: Ints, folds: int = FOLDS) -> list[tupl
             own = np.bincount(target[start:stop], minlength=len(counts))
             parts.append((slice(int(start), int(stop)), smoothed_log_prior(counts - own)))
     return parts
+
+
+def counts_by_weight(counts: Floats, weight: Floats) -> Floats | None:
+    """(K,) smooth stand-in counts: the trend of sampled counts over declared weights; None if there is none.
+
+    With few rows per class the sampled counts are mostly noise; weights that were made from the training counts know
+    the frequencies better, up to a power that the regression finds.
+
+    Args:
+        counts: (K,) of the evaluation rows. weight: (K,) as declared.
+    """
+    rows = counts.sum()
+    if rows > 50 * len(counts) or not (np.isfinite(weight) & (weight > 0)).all():
+        return None
+    trend = count_slope(counts, -np.log(weight))
+    if trend is None or trend.dispersion > 0.3:
+        return None
+    error = (trend.interval[1] - trend.slope) / 1.96
+    if abs(trend.slope) < 4 * error:
+        return None
+    # Training counts of rare classes scatter too, which pulls the slope towards zero; weights in use are powers
+    # 1 or 1/2 of the counts, so a slope near 1 or 2 (their inverses) is taken for it.
+    near = [power for power in (1.0, 2.0, -1.0, -2.0) if 0.6 < trend.slope / power < 1.4]
+    slope = min(near, key=lambda power: abs(trend.slope - power)) if near else trend.slope
+    smooth = np.exp(-slope * (np.log(weight) - np.log(weight).mean()))
+    return np.asarray(smooth * (rows / smooth.sum()))

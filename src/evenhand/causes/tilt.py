@@ -323,8 +323,7 @@ def surely_less(e: Evidence) -> bool:
 
 def scattered(e: Evidence, plan: Plan) -> bool:
     """Whether the class biases left around the plan are as large as the plan: then the model follows something else."""
-    left = e.plan_scatter
-    return bool(left.z > 5 and np.sqrt(left.variance) > max(0.4, 0.4 * plan.spread))
+    return bool(e.plan_scatter.z > 5 and np.sqrt(e.plan_scatter.variance) > max(0.4, 0.4 * plan.spread))
 
 
 @cause("sampler", "EH303", "The sampler did what it asks for", needs_scores=True)
