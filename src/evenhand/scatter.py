@@ -72,6 +72,8 @@ SPREADS = np.concatenate([[0.0], np.geomspace(0.01, 4.0, 30)])
 def evidence_for(bias: Floats, information: Floats, direction: Floats) -> tuple[float, float]:
     """How well one direction explains the biases of all classes, what is left being random: (nats, coefficient).
 
+    With fewer than three classes known, every direction explains them as well: 0 for all.
+
     Every class has a bias of its own around the direction that the model follows: ``b_c ~ N(m + f d_c, s^2 + 1 / v_c)``
     at the m, f and s that make it most likely. Unlike the likelihood of the rows alone, this does not take the many
     biases that any real model has for evidence of a direction that happens to lean along some of them.
@@ -89,6 +91,8 @@ def evidence_for(bias: Floats, information: Floats, direction: Floats) -> tuple[
         (0.9, True)
     """
     known = information > 0.02
+    if known.sum() < 3:  # two classes lie on a line along any direction
+        return 0.0, 0.0
     b, d, error = bias[known], direction[known], 1.0 / information[known]
     best, slope = -np.inf, 0.0
     for spread in SPREADS:

@@ -81,7 +81,7 @@ def _lopsided_errors(e: Evidence) -> Verdict | None:
         for i, a, b in ((i, int(pairs["true"][i]), int(pairs["predicted"][i])) for i in order[:3])
     ]
     sentence = (
-        f"{len(order)} of the {len(pairs['rows']):,} confused pairs of classes {'carries' if len(order) == 1 else 'carry'} {percent(explained)} "
+        f"{len(order)} of the {pairs['distinct']:,} confused pairs of classes {'carries' if len(order) == 1 else 'carry'} {percent(explained)} "
         f"of the count error: {'; '.join(shown)}."
     )
     listed = [
