@@ -6,7 +6,7 @@ nothing of size rows x classes for the backward pass but the logits themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -118,20 +118,7 @@ class _Blockwise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, *adjustment: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        rows = len(logits)
-        direction = adjustment[-1]
-        others, target_logit, mean = (
-            torch.empty(size, dtype=arithmetic(logits), device=logits.device)
-            for size in (rows, rows, 0 if direction is None else rows)
-        )
-        for part, block in _blocks(logits, adjustment):
-            column = target[part, None]
-            if direction is not None:
-                torch.mv(block, direction, out=mean[part])
-            torch.gather(block, 1, column, out=target_logit[part, None])
-            block.scatter_(1, column, float("-inf"))
-            top = block.amax(1, keepdim=True).clamp_(min=torch.finfo(block.dtype).min)
-            others[part] = block.sub_(top).exp_().sum(1).log_().add_(top[:, 0])
+        others, target_logit, mean = sweep(logits, target, adjustment)
         ctx.save_for_backward(logits, target, others, *adjustment)
         ctx.set_materialize_grads(False)
         return others - target_logit, target_logit, mean
@@ -144,21 +131,57 @@ class _Blockwise(torch.autograd.Function):
             return (None, *unused)
         if torch.is_grad_enabled():  # somebody will differentiate this gradient: it must be made of plain operations
             return _differentiable_gradient(logits, target, adjustment, upstream), *unused
-        return _gradient(logits, target, others, adjustment, upstream), *unused
+        return sweep_back(logits, target, others, adjustment, upstream), *unused
 
 
-def _gradient(
-    logits: Tensor, target: Tensor, others: Tensor, adjustment: list[Tensor | None], upstream: tuple[Tensor | None, ...]
+def sweep(logits: Tensor, target: Tensor, adjustment: Sequence[Tensor | None]) -> tuple[Tensor, Tensor, Tensor]:
+    """(N,) ``logsumexp_{k != y} z~_k``, ``z~_y`` and ``direction . z~``, block by block and without gradient.
+
+    Args:
+        logits: (N, K). target: (N,) int64.
+        adjustment: scale, offset, row_scale, pair_offset and direction as in :func:`dense_statistics`, all in the type
+            of the arithmetic. Without a direction the last result is empty.
+    """
+    rows, direction = len(logits), adjustment[-1]
+    others, target_logit, mean = (
+        torch.empty(size, dtype=arithmetic(logits), device=logits.device)
+        for size in (rows, rows, 0 if direction is None else rows)
+    )
+    for part, block in _blocks(logits, adjustment):
+        column = target[part, None]
+        if direction is not None:
+            torch.mv(block, direction, out=mean[part])
+        torch.gather(block, 1, column, out=target_logit[part, None])
+        block.scatter_(1, column, float("-inf"))
+        top = block.amax(1, keepdim=True).clamp_(min=torch.finfo(block.dtype).min)
+        others[part] = block.sub_(top).exp_().sum(1).log_().add_(top[:, 0])
+    return others, target_logit, mean
+
+
+def sweep_back(
+    logits: Tensor,
+    target: Tensor,
+    others: Tensor,
+    adjustment: Sequence[Tensor | None],
+    upstream: Sequence[Tensor | None],
+    *,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """``d gap / d z~_k = exp(z~_k - others)`` for k != y and -1 for y; then through ``t_i s_k``."""
+    """(N, K) gradient of the row statistics by the logits: ``exp(z~_k - others)`` of the gap, -1 at the target; then
+    through ``t_i s_k``.
+
+    Args:
+        logits, target, adjustment: as :func:`sweep` had them. others: its first result.
+        upstream: (N,) gradients by gap, target logit and mean; None where there is none.
+        out: (N, K) of the logits' type to write to, or the logits themselves; None for a new tensor.
+    """
     zeros = torch.zeros_like(others)
     by_gap, by_target, by_mean = (zeros if u is None else u for u in upstream)
     scale, _, row_scale, _, direction = adjustment
-    floor = others.clamp(min=torch.finfo(others.dtype).min)[
-        :, None
-    ]  # a row with one class left: -inf minus -inf is NaN
+    # a row with one class left: -inf minus -inf is NaN
+    floor = others.clamp(min=torch.finfo(others.dtype).min)[:, None]
     at_target = (by_target - by_gap)[:, None]
-    gradient = torch.empty_like(logits)
+    gradient = torch.empty_like(logits) if out is None else out
     for part, block in _blocks(logits, adjustment, gradient):
         column = target[part, None]
         block.sub_(floor[part]).exp_().mul_(by_gap[part, None])
@@ -200,7 +223,8 @@ def _blocks(logits: Tensor, adjustment: Any, out: Tensor | None = None) -> Itera
         if scale is not None and offset is not None and raw.dtype == wide:
             torch.addcmul(offset, raw, scale, out=block)
         else:
-            block.copy_(raw)
+            if block.data_ptr() != raw.data_ptr():
+                block.copy_(raw)
             if scale is not None:
                 block.mul_(scale)
             if offset is not None:
