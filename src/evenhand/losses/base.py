@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from evenhand.counts import ClassCounts, to_numpy
 from evenhand.declared import Floats, InputError
 from evenhand.losses.decision import GOALS, DecisionRule
+from evenhand.losses.denominators import denominator_of
 from evenhand.losses.functional import cross_entropy, losses_by_row
 from evenhand.losses.law import Law, SmoothingMass
 from evenhand.losses.reduction import Denominator, Empty, Reduction, RowLosses, check_choice
@@ -63,6 +64,7 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
         self.counts = None if counts is None else as_counts(counts)
         self.smoothing_mass, self.z_loss, self.class_dim = smoothing_mass, z_loss, class_dim
         self.mean_denominator, self.empty = denominator, empty
+        self.fixed_denominator: Tensor | None = None  # set for a while by evenhand.losses.exact_mean
         self.keep("weight", None if weight is None else checked_weight(weight, self.counts))
 
     def keep(self, name: str, values: Any) -> None:
@@ -108,8 +110,34 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
             ignore_index=self.ignore_index,
             class_dim=self.class_dim,
             reduction=self.reduction,  # type: ignore[arg-type]
-            denominator=self.mean_denominator,
+            denominator=self.divisor,
             empty=self.empty,
+        )
+
+    @property
+    def divisor(self) -> Denominator | Tensor:
+        """What the mean divides by: its kind, or the number that :func:`evenhand.losses.exact_mean` has fixed."""
+        return self.mean_denominator if self.fixed_denominator is None else self.fixed_denominator
+
+    def denominator(self, target: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        """What the mean over these targets divides by: known without logits, and it adds over batches and ranks.
+
+        Args:
+            target, sample_weight: as in the call.
+
+        Returns:
+            0-dim tensor without gradient, float64 where the device has it.
+
+        Raises:
+            InputError: labels out of range, shapes that do not fit.
+        """
+        return denominator_of(
+            target,
+            self.law(),
+            sample_weight=sample_weight,
+            ignore_index=self.ignore_index,
+            class_dim=self.class_dim,
+            kind=self.mean_denominator,
         )
 
     def rows(
