@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self, get_args
 
 import numpy as np
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 
 from evenhand.counts import ClassCounts, to_numpy
 from evenhand.declared import Floats, InputError
-from evenhand.losses.decision import GOALS, DecisionRule
+from evenhand.losses.class_vectors import named_vector, rows_or_one
+from evenhand.losses.decision import DecisionRule
 from evenhand.losses.denominators import denominator_of
 from evenhand.losses.functional import cross_entropy, losses_by_row
+from evenhand.losses.implied import decision_rule
 from evenhand.losses.law import Law, SmoothingMass
 from evenhand.losses.reduction import Denominator, Empty, Reduction, RowLosses, check_choice
 
@@ -22,7 +25,8 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
     """:class:`torch.nn.CrossEntropyLoss` with more to say; the base of every softmax loss here.
 
     Args:
-        weight: (K,) class weights >= 0 of any float type, or None.
+        weight: (K,) class weights >= 0 of any float type, or None. With `counts` also the name of a rule of
+            :func:`evenhand.class_weights`, or a dictionary by class name.
         counts: rows per class of the training set, (K,) or :class:`evenhand.ClassCounts`; None where the loss itself
             does not need them. With counts, :meth:`correction` can serve balanced accuracy.
         ignore_index, reduction, label_smoothing: torch's meaning.
@@ -84,6 +88,10 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
             z_loss=self.z_loss,
         )
 
+    def with_changes(self, **changes: Any) -> Law:
+        """The base's law with some parameters replaced: what a subclass's :meth:`law` returns."""
+        return replace(SoftmaxLoss.law(self), **changes)
+
     def forward(
         self, input: Tensor, target: Tensor, sample_weight: Tensor | None = None, extra: Tensor | None = None
     ) -> Tensor:
@@ -101,6 +109,7 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
         Raises:
             InputError: shapes, types or labels that do not fit.
         """
+        self.observe(target)
         return cross_entropy(
             input,
             target,
@@ -144,6 +153,7 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
         self, input: Tensor, target: Tensor, sample_weight: Tensor | None = None, extra: Tensor | None = None
     ) -> RowLosses:
         """The losses before reduction, numerator and weight apart, in the target's shape; arguments as in the call."""
+        self.observe(target)
         return losses_by_row(
             input,
             target,
@@ -154,11 +164,18 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
             class_dim=self.class_dim,
         )
 
-    def correction(self, goal: str = "accuracy") -> DecisionRule:
-        """What must be added to the logits at test time.
+    def observe(self, target: Tensor) -> None:
+        """See the targets of a training batch before its loss is taken; losses with online statistics replace this.
 
-        The minimiser of the loss is known: its softmax is proportional to ``w_k p(k | x)`` (w: class weight), so that
-        accuracy needs ``-log w_k``, and balanced accuracy ``-log pi_k`` on top (pi: training prior).
+        The call does it. Whoever takes :meth:`law` and computes the loss elsewhere does it first.
+        """
+
+    def correction(self, goal: str = "accuracy") -> DecisionRule:
+        """What must be done to the logits at test time; see :func:`evenhand.losses.decision_rule`.
+
+        The minimiser of most losses here is known. Of cross-entropy with weights ``w``, for instance, the softmax is
+        proportional to ``w_k p(k | x)``, so that accuracy needs ``-log w_k``, and balanced accuracy ``-log pi_k`` on
+        top (pi: training prior).
 
         Args:
             goal: ``accuracy`` on data with the training prior, or ``balanced-accuracy``, which needs `counts`.
@@ -166,18 +183,9 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
         Raises:
             InputError: another goal, or no counts to serve it with; neither counts nor weights to know K from.
         """
-        check_choice("goal", goal, GOALS)
-        prior = self.needed_log_prior() if goal == "balanced-accuracy" else 0.0
-        offset = self.learned_offset() - prior
-        why = "the loss's minimiser is log p(k | x) plus a known offset, which is taken off"
-        return DecisionRule(goal, np.ones_like(offset), offset, exact=True, why=why)
-
-    def learned_offset(self) -> Floats:
-        """(K,) minus what the loss adds to ``log p(k | x)`` at its minimum: here ``-log w_k``."""
-        if self.weight is None:
-            return np.zeros(self.classes)
-        with np.errstate(divide="ignore"):
-            return -np.log(np.asarray(self.weight.cpu(), dtype=np.float64))
+        prior = self.needed_log_prior() if goal == "balanced-accuracy" else None
+        absent = None if self.counts is None else self.counts.counts == 0
+        return decision_rule(self.law(), self.classes, goal, log_prior=prior, absent=absent)
 
     def needed_log_prior(self) -> Floats:
         """(K,) log prior of the training set; a class without rows counts as one row.
@@ -227,7 +235,7 @@ def as_counts(counts: Any) -> ClassCounts:
 
 def log_prior(counts: ClassCounts) -> Floats:
     """(K,) float64 log prior, nats; a class without rows counts as one row, since log 0 would silence it for ever."""
-    rows = np.maximum(counts.counts, 1).astype(np.float64)
+    rows = rows_or_one(counts)
     logs: Floats = np.log(rows / rows.sum())
     return logs
 
@@ -236,8 +244,9 @@ def checked_weight(weight: Any, counts: ClassCounts | None) -> Tensor:
     """Weights as a float64 tensor.
 
     Raises:
-        InputError: not one-dimensional, negative, not finite, or not one per class.
+        InputError: not one-dimensional, negative, not finite, or not one per class; see also :func:`named_vector`.
     """
+    weight = named_vector("weight", weight, counts)
     values = weight.detach().cpu().double().numpy() if isinstance(weight, Tensor) else to_numpy(weight)
     if values.ndim != 1 or (counts is not None and len(values) != counts.classes):
         expected = "one weight per class, a 1-D tensor" if counts is None else f"{counts.classes} weights"

@@ -37,11 +37,7 @@ class DecisionRule:
         Raises:
             InputError: the last axis is not K.
         """
-        if np.ndim(logits) == 0 or logits.shape[-1] != len(self.offset):
-            raise InputError(
-                f"expected logits with {len(self.offset)} classes on the last axis, got shape {np.shape(logits)}; "
-                "pass the raw scores of the model trained with this loss"
-            )
+        self.check(logits)
         if hasattr(logits, "new_tensor"):
             return logits * logits.new_tensor(self.scale) + logits.new_tensor(self.offset)
         array = to_numpy(logits)
@@ -50,3 +46,15 @@ class DecisionRule:
     def predict(self, logits: Any) -> Any:
         """(...) int64, the class of the largest adjusted logit."""
         return self.apply(logits).argmax(-1)
+
+    def check(self, logits: Any) -> None:
+        """Refuse logits of another number of classes.
+
+        Raises:
+            InputError: the last axis is not K.
+        """
+        if not getattr(logits, "shape", ()) or logits.shape[-1] != len(self.offset):
+            raise InputError(
+                f"expected logits with {len(self.offset)} classes on the last axis, got shape {np.shape(logits)}; "
+                "pass the raw scores of the model trained with this loss"
+            )
