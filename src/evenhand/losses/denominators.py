@@ -63,17 +63,17 @@ def denominator_of(
 
 def _counted(target: Tensor, ignore_index: int, class_dim: int) -> Tensor:
     if not target.is_floating_point():
-        return (target != ignore_index).to(_wide(target)).sum()
+        return (target != ignore_index).to(wide_type(target)).sum()
     rows = len(flatten_logits(target, class_dim).logits)
-    return torch.tensor(float(rows), dtype=_wide(target), device=target.device)
+    return torch.tensor(float(rows), dtype=wide_type(target), device=target.device)
 
 
 def _hard(target: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor:
     counted = target != ignore_index
     if weight is None:
-        return counted.to(_wide(target))
+        return counted.to(wide_type(target))
     index = index_target(target, len(weight), tuple(target.shape), ignore_index).classes
-    of_row = weight.detach().to(_wide(weight))[index].reshape(target.shape)
+    of_row = weight.detach().to(wide_type(weight))[index].reshape(target.shape)
     return of_row.where(counted, 0.0)
 
 
@@ -81,9 +81,10 @@ def _soft(target: Tensor, weight: Tensor | None, class_dim: int) -> Tensor:
     shares, positions = flatten_logits(target.detach(), class_dim)
     per_class("class_weight", weight, shares.shape[1])
     if weight is None:
-        return shares.sum(1, dtype=_wide(target)).reshape(positions)
-    return (shares.to(_wide(weight)) @ weight.detach().to(_wide(weight))).reshape(positions)
+        return shares.sum(1, dtype=wide_type(target)).reshape(positions)
+    return (shares.to(wide_type(weight)) @ weight.detach().to(wide_type(weight))).reshape(positions)
 
 
-def _wide(like: Tensor) -> torch.dtype:
+def wide_type(like: Tensor) -> torch.dtype:
+    """float64 where the device of a tensor has it."""
     return torch.float32 if like.device.type == "mps" else torch.float64
