@@ -163,9 +163,19 @@ def sweep(logits: Tensor, target: Tensor, adjustment: Sequence[Tensor | None]) -
             torch.mv(block, direction, out=mean[part])
         torch.gather(block, 1, column, out=target_logit[part, None])
         block.scatter_(1, column, float("-inf"))
-        top = block.amax(1, keepdim=True).clamp_(min=torch.finfo(block.dtype).min)
-        others[part] = block.sub_(top).exp_().sum(1).log_().add_(top[:, 0])
+        others[part] = _logsumexp(block)
     return others, target_logit, mean
+
+
+def _logsumexp(block: Tensor) -> Tensor:
+    """(n,) log-sum-exp of the rows; the block is overwritten. -inf where every entry is.
+
+    The largest share of a softmax is one over its sum, and the fused softmax is faster than subtraction, ``exp`` and
+    sum one by one.
+    """
+    top = block.amax(1)
+    share = torch.softmax(block, 1, out=block).amax(1)
+    return torch.where(top.isneginf(), top, top - share.log())
 
 
 def sweep_back(
@@ -177,8 +187,8 @@ def sweep_back(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    """(N, K) gradient of the row statistics by the logits: ``exp(z~_k - others)`` of the gap, -1 at the target; then
-    through ``t_i s_k``.
+    """(N, K) gradient of the row statistics by the logits: of the gap, the softmax over the other classes, and -1 at
+    the target; then through ``t_i s_k``.
 
     Args:
         logits, target, adjustment: as :func:`sweep` had them. others: its first result.
