@@ -59,6 +59,9 @@ def find_leaks(z: Singles, y: Ints, beta: float, constant: Floats, gap: Floats) 
         one_way = seen[i][b] > 5 * disfavoured * back[i][b] and seen[i][b] > STRONG * joint[i][b]
         second = float(np.partition(excess, -2)[-2])
         alone = excess[b] > 0.5 * excess.sum() or (excess[b] > 0.3 * excess.sum() and excess[b] > 3 * second)
+        # Rows of a weak model look like many classes; but of all these only b has too much.
+        gains = np.partition(-gap, -2)[-2:]
+        alone |= bool(-gap[b] == gains[1] and gains[1] > 0.6 * gap[a] and gains[0] < 0.3 * gap[a])
         if one_way and alone and -gap[b] > 0.3 * flow and seen[i][b] > 0.2 * rows[a]:
             found.append(Leak(int(a), b, flow, float(seen[i][b] / rows[a]), float(nats[i])))
     return found

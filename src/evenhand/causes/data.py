@@ -357,7 +357,9 @@ def _predicted_padding(e: Evidence) -> tuple[int, str, float] | None:
     if e.tally.soft is None and m < 150:
         return None
     # A doubly corrected model answers rare classes everywhere: with the tilt taken out they must still be expected.
-    if e.fit is not None and _expected_without_tilt(e, c) < 0.15 * m / e.rows * len(e.y):
+    # No weight can do this for a class without training rows.
+    trained = not e.train_given or e.prior_counts[c] > 0
+    if trained and e.fit is not None and _expected_without_tilt(e, c) < 0.15 * m / e.rows * len(e.y):
         return None
     rate = m / e.rows
     if e.train_given and e.prior_counts[c] / e.prior_counts.sum() > 0.2 * rate:

@@ -14,6 +14,7 @@ from evenhand.evidence import Evidence
 from evenhand.leaks import Leak, concentrated, find_leaks
 from evenhand.metrics import prior_groups
 from evenhand.tally import Tally
+from evenhand.tilt import Likelihood, Part, maximise
 
 
 @cause("tail-overfit", "EH501", "Rare classes are memorised, not learned", explains=("argmax-amplification",))
@@ -105,11 +106,22 @@ def _leaking_probability(e: Evidence) -> Verdict | None:
         return None
     tilted = e.offset + e.tilt_bias, e.around[1], e.around[2], e.beta
     plain = e.offset, *e.untilted, e.beta_only[0]
-    for constant, gap, information, beta in [tilted] if material(e, *e.tau_judged) else [plain, tilted]:
+    for constant, gap, information, beta in (plain, tilted):
         leaks = find_leaks(e.z, e.y, beta, constant, gap)
-        if leaks and len(leaks) <= max(1, e.classes // 10) and concentrated(gap, information, leaks) > 0.6:
+        if not leaks or len(leaks) > max(1, e.classes // 10) or concentrated(gap, information, leaks) <= 0.6:
+            continue
+        if constant is tilted[0] or not material(e, *e.tau_judged) or _better_than_tilt(e, leaks):
             return _leaking(e, leaks, concentrated(gap, information, leaks))
     return None
+
+
+def _better_than_tilt(e: Evidence, leaks: list[Leak]) -> bool:
+    """Whether biases of the leaking classes alone make the rows likelier than a tilt of all classes does."""
+    classes = np.unique([[p.source, p.destination] for p in leaks])
+    directions = np.zeros((e.classes, len(classes)))
+    directions[classes, np.arange(len(classes))] = 1.0
+    fit = maximise(Likelihood(e.z, e.y, (Part(slice(None), e.offset, directions),), e.threads))
+    return fit.log_likelihood - len(classes) > e.around[0] + 10
 
 
 def _leaking(e: Evidence, leaks: list[Leak], share: float) -> Verdict:

@@ -14,6 +14,7 @@ from evenhand.evidence import Evidence
 from evenhand.tilt import Singles
 
 FLAT = 1.3  # logits must be stretched at least this much before a bound is to blame; sound networks need 0.75 to 1.1
+FAR = 2.0  # surely this many times too small: no soundly trained network is
 
 
 def raw_scores(e: Evidence) -> Singles:
@@ -86,7 +87,8 @@ def bounded_logits(e: Evidence) -> Verdict | None:
     z = z[np.isfinite(z).all(axis=1)].astype(np.float64)
     if len(z) == 0:
         return None
-    bound, kind = _bound(z, e.tally.kind == "probs")
+    far = e.fit is not None and e.fit.beta_interval[0] > FAR
+    bound, kind = _bound(z, e.tally.kind == "probs", far=far)
     if bound is None:
         return None
     cap = float(np.exp(2 * bound) / (np.exp(2 * bound) + e.classes - 1))
@@ -107,10 +109,10 @@ def bounded_logits(e: Evidence) -> Verdict | None:
     )
 
 
-def _bound(z: NDArray[np.floating[Any]], logs: bool) -> tuple[float | None, str]:
+def _bound(z: NDArray[np.floating[Any]], logs: bool, *, far: bool) -> tuple[float | None, str]:
     """Half-width of the range that the logits are confined to, and its name; None if they are not confined."""
     width = float((z.max(axis=1) - z.min(axis=1)).max())
-    if z.shape[1] < 5 and (np.ptp(z, axis=1) > 0.95 * width).mean() < 0.2:
+    if z.shape[1] < 5 and not far and (np.ptp(z, axis=1) > 0.95 * width).mean() < 0.2:
         return None, ""  # few classes need small logits only: the bound must be seen to hold them back
     if logs:  # known up to a constant per row: only the range of a row counts
         return (width / 2, f"a range of {width:.2f}") if width <= 2.002 else (None, "")

@@ -191,9 +191,12 @@ def _turned(e: Evidence, direction: Floats, order: Order) -> bool:
 
     Sampled counts hide how nearly it does: their noise differs between a class and the one that it is put upon.
     """
-    noise = 0.0 if e.train_given or e.plan is not None else float(np.mean(1 / (e.prior_counts + 0.5)))
-    reliable = max(0.0, 1 - noise / max(float(direction.var()), 1e-9))
-    return weighted_correlation(order.apply(direction), direction, e.bias_weight) < -0.9 * max(reliable, 0.3)
+    limit = 0.9
+    if not e.train_given and e.plan is None:
+        w = e.bias_weight / e.bias_weight.sum()
+        noise, spread = float(w @ (1 / (e.prior_counts + 0.5))), float(w @ (direction - w @ direction) ** 2)
+        limit = 0.8 * max(0.3, 1 - noise / max(spread, 1e-9))
+    return weighted_correlation(order.apply(direction), direction, e.bias_weight) < -limit
 
 
 def _gain_along(e: Evidence, direction: Floats) -> tuple[float, float]:
