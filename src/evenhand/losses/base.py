@@ -164,6 +164,10 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
             class_dim=self.class_dim,
         )
 
+    def training_law(self) -> Law:
+        """The law that training minimises; other than :meth:`law` only for losses that act in training mode alone."""
+        return self.law()
+
     def observe(self, target: Tensor) -> None:
         """See the targets of a training batch before its loss is taken; losses with online statistics replace this.
 
@@ -185,7 +189,7 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
         """
         prior = self.needed_log_prior() if goal == "balanced-accuracy" else None
         absent = None if self.counts is None else self.counts.counts == 0
-        return decision_rule(self.law(), self.classes, goal, log_prior=prior, absent=absent)
+        return decision_rule(self.training_law(), self.classes, goal, log_prior=prior, absent=absent)
 
     def needed_log_prior(self) -> Floats:
         """(K,) log prior of the training set; a class without rows counts as one row.

@@ -1,4 +1,4 @@
-"""Losses that are a shape of the negative log-likelihood: focal, poly, generalised cross-entropy, influence-balanced."""
+"""Losses that are a shape of the negative log-likelihood: focal, poly, generalised, influence-balanced."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class FocalLoss(SoftmaxLoss):
     Args:
         counts: (K,) rows per class; only rules and :meth:`correction` need them.
         gamma: >= 0, one number or (K,) by target class; 0 is cross-entropy, 2 the authors' choice.
-        alpha: one factor or (K,) by target class, or a rule's name with counts. It multiplies the loss and **stays out of the
-            denominator** of the mean; ``weight`` is in both.
+        alpha: one factor or (K,) by target class, or a rule's name with counts. It multiplies the loss and **stays out
+            of the denominator** of the mean; ``weight`` is in both.
         weight: (K,) class weights, a rule's name, a dictionary by class name, or None.
         **options: those of :class:`SoftmaxLoss`.
 
