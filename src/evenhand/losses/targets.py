@@ -80,20 +80,27 @@ def index_target(
             "on axis 1 of (N, K, ...), or on the last axis with class_dim=-1"
         )
     flat = target.reshape(-1).long()
-    counted = flat != ignore_index
     if traced or flat.device.type != "cpu" or is_traced(flat):
+        counted = flat != ignore_index
         return IndexTarget(flat.where(counted, 0), counted)
-    every = bool(counted.all())
-    index = flat if every else flat.where(counted, 0)
-    if len(index):
-        low, high = (int(x) for x in index.aminmax())
-        if low < 0 or high >= classes:
-            wrong = low if low < 0 else high
-            raise InputError(
-                f"expected labels in [0, {classes}) for {classes} classes, got {wrong}; give ignore_index={wrong} "
-                "if these rows should not count"
-            )
-    return IndexTarget(index, None if every else counted)
+    if not len(flat) or _all_count(flat, classes, ignore_index):
+        return IndexTarget(flat, None)
+    counted = flat != ignore_index
+    index = flat.where(counted, 0)
+    low, high = (int(x) for x in index.aminmax())
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise InputError(
+            f"expected labels in [0, {classes}) for {classes} classes, got {wrong}; give ignore_index={wrong} "
+            "if these rows should not count"
+        )
+    return IndexTarget(index, counted)
+
+
+def _all_count(flat: Tensor, classes: int, ignore_index: int) -> bool:
+    """Whether one look at the extremes shows that every label is a class and none is ignored: the usual batch."""
+    low, high = (int(x) for x in flat.aminmax())
+    return 0 <= low and high < classes and not low <= ignore_index <= high
 
 
 def soft_target(target: Tensor, layout: Layout, logits: Tensor, ignore_index: int, class_dim: int) -> Tensor:
