@@ -100,7 +100,7 @@ def index_target(
 def _all_count(flat: Tensor, classes: int, ignore_index: int) -> bool:
     """Whether one look at the extremes shows that every label is a class and none is ignored: the usual batch."""
     low, high = (int(x) for x in flat.aminmax())
-    return 0 <= low and high < classes and not low <= ignore_index <= high
+    return low >= 0 and high < classes and not low <= ignore_index <= high
 
 
 def soft_target(target: Tensor, layout: Layout, logits: Tensor, ignore_index: int, class_dim: int) -> Tensor:
