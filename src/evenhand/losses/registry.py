@@ -60,8 +60,11 @@ def build(name: str, counts: Any = None, **options: Any) -> nn.Module:
         close = get_close_matches(unknown, known, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(known))}"
         raise InputError(f"expected an option of the loss {name!r}, got {unknown!r}; {hint}")
-    if counts is None and inspect.signature(found).parameters["counts"].default is inspect.Parameter.empty:
-        raise InputError(f"expected counts= for the loss {name!r}, got none; give the training rows of each class")
+    given = {*options, *(() if counts is None else ("counts",))}
+    missing = next((p.name for p in inspect.signature(found).parameters.values() if _is_needed(p, given)), None)
+    if missing is not None:
+        advice = "give the training rows of each class" if missing == "counts" else f"see losses.{found.__name__}"
+        raise InputError(f"expected {missing}= for the loss {name!r}, got none; {advice}")
     return found(**options) if counts is None else found(counts=counts, **options)
 
 
@@ -101,6 +104,11 @@ def options_of(loss: type[Any]) -> set[str]:
     return names - {"self", "counts"} - set(getattr(loss, "fixed_options", ()))
 
 
+def _is_needed(parameter: inspect.Parameter, given: set[str]) -> bool:
+    named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    return named and parameter.default is parameter.empty and parameter.name not in given
+
+
 LOSSES: dict[str, Entry] = {
     "cross-entropy": Entry("weighted:CrossEntropyLoss", "torch's loss: learns p(y | x) as it is (no source)"),
     "weighted": Entry("weighted:WeightedLoss", "class weights by a rule, balanced by default (King and Zeng 2001)"),
@@ -134,4 +142,14 @@ LOSSES: dict[str, Entry] = {
     "seesaw": Entry("pairwise:SeesawLoss", "spares rare classes the pull of frequent targets (Wang et al. 2021)"),
     "seql": Entry("pairwise:SEQLLoss", "rare classes leave the softmax of other targets at random (Tan et al. 2020)"),
     "gcl": Entry("pairwise:GCLLoss", "noise on the cosines of rare classes (Li et al. 2022)"),
+    "sigmoid-focal": Entry("multilabel:SigmoidFocalLoss", "multi-label: focal loss of every class (Lin et al. 2017)"),
+    "asymmetric": Entry(
+        "multilabel:AsymmetricLoss", "multi-label: easy negatives are focused away and clipped (Ridnik et al. 2021)"
+    ),
+    "distribution-balanced": Entry(
+        "multilabel:DistributionBalancedLoss", "multi-label: weights for labels that occur together (Wu et al. 2020)"
+    ),
+    "eqlv2": Entry(
+        "equalization:EqualizationV2Loss", "multi-label: balances positive against negative gradients (Tan et al. 2021)"
+    ),
 }
