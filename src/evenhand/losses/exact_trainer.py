@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evenhand.declared import InputError
+from evenhand.losses.reduction import divide
 
 
 class TrainerLoss:
@@ -87,8 +88,8 @@ class TrainerLoss:
             raise InputError(
                 "the Trainer counts labels where this loss needs their weights: call attach(trainer) first"
             )
-        total: Tensor = self.criterion.rows(logits, labels).numerator.sum() / num_items_in_batch
-        return total
+        numerator = self.criterion.rows(logits, labels).numerator.sum()
+        return divide(numerator, torch.as_tensor(num_items_in_batch).to(numerator), self.criterion.empty)
 
     def _total(self, trainer: Any, batches: list[Any]) -> Tensor:
         """D of the step, on the trainer's device, such that the Trainer's own scaling over ranks makes it exact."""
@@ -98,4 +99,5 @@ class TrainerLoss:
             return total
         total = trainer.accelerator.reduce(total, "sum")
         # the Trainer multiplies the loss by the number of ranks only where it counts labels over all of them
-        return total if trainer.args.average_tokens_across_devices else total / trainer.args.world_size
+        share: Tensor = total if trainer.args.average_tokens_across_devices else total / trainer.args.world_size
+        return share

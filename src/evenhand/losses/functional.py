@@ -100,6 +100,21 @@ def cross_entropy(
         >>> round(cross_entropy(logits, target, weighted).item(), 6)
         1.626928
     """
+    if is_distributed(logits):
+        from evenhand.losses.sharded import sharded_cross_entropy
+
+        return sharded_cross_entropy(
+            logits,
+            target,
+            law,
+            sample_weight=sample_weight,
+            extra=extra,
+            ignore_index=ignore_index,
+            class_dim=class_dim,
+            reduction=reduction,
+            denominator=denominator,
+            empty=empty,
+        )
     asked = sample_weight is not None or extra is not None or not isinstance(denominator, str)
     if not asked and denominator == "weights" and law.torch_can and _torch_takes(logits, target, law, class_dim):
         return _by_torch(logits, target, law, ignore_index, reduction, empty)
@@ -120,6 +135,11 @@ def losses_by_row(
     class_dim: int = 1,
 ) -> RowLosses:
     """The losses before reduction: numerators and weights in the target's shape; arguments as :func:`cross_entropy`."""
+    if is_distributed(logits):
+        from evenhand.losses.sharded import sharded_losses_by_row
+
+        options: dict[str, Any] = {"ignore_index": ignore_index, "class_dim": class_dim}
+        return sharded_losses_by_row(logits, target, law, sample_weight=sample_weight, extra=extra, **options)
     layout = flatten_logits(logits, class_dim)
     check_law(law, layout.logits.shape[1])
     weight = per_row("sample_weight", sample_weight, layout.positions, layout.logits)
@@ -130,6 +150,11 @@ def losses_by_row(
         more = per_row("extra", extra, layout.positions, layout.logits)
         rows = _hard(layout, target, law, ignore_index, weight, more)
     return RowLosses(*(x.reshape(layout.positions) for x in rows))
+
+
+def is_distributed(logits: Tensor) -> bool:
+    """Whether logits are a DTensor; asked without importing what is slow to import."""
+    return hasattr(logits, "device_mesh")
 
 
 def adjusted_statistics(logits: Tensor, index: Tensor, law: Law) -> RowStatistics:
