@@ -1,11 +1,12 @@
 """Cases that four gloo processes run together; every rank compares its part with the unsharded loss.
 
-The file is executed in each process by `test_sharded.py`, with RANK, WORLD, STORE and RESULT given.
+The file is executed in each process by `test_ranks.py`, with RANK, WORLD, STORE and RESULT given.
 """
 
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -360,7 +361,9 @@ def cases(place: Place) -> dict[str, dict[str, float]]:
 def main(rank: int, world: int, store: str, result: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    found = cases(Place(rank))
+    place = Place(rank)
+    exact = runpy.run_path(str(Path(__file__).with_name("ranks_exact.py")))["cases"](place)
+    found = cases(place) | exact
     Path(result).write_text(json.dumps(found), encoding="utf-8")
     dist.barrier()
     dist.destroy_process_group()
