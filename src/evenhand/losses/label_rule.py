@@ -13,7 +13,7 @@ from evenhand.declared import Floats
 from evenhand.losses.decision import DecisionRule
 from evenhand.losses.sigmoid_law import SigmoidLaw, is_off, negative_loss, positive_loss
 
-_FARTHEST = 60.0  # nats: beyond these log odds a float64 sigmoid is 0 or 1
+FARTHEST = 60.0  # nats: beyond these log odds a float64 sigmoid is 0 or 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,8 @@ def threshold(law: SigmoidLaw, log_odds: Floats) -> Floats:
 
     At the minimum ``P a h+(u) = (1 - P) b h-(u)``, with h the slopes of the two terms, so that the true log odds are
     ``log(b h-(u)) - log(a h+(u))``, which grows with u. Without focusing, clip and lambda that is
-    ``u = log_odds + log(a / b)``; otherwise u is found by bisection between -60 and 60 nats.
+    ``u = log_odds + log(a / b)``; otherwise u is found by bisection between -60 and 60 nats. A loss with a clip sends
+    all probabilities above some bound to an infinite logit; u is then one end of that range.
 
     Args:
         law: parameters; scale, offset and entry weights are left out.
@@ -45,7 +46,7 @@ def threshold(law: SigmoidLaw, log_odds: Floats) -> Floats:
     aim: Floats = log_odds + weights
     if plain and law.negative_scale == 1:
         return aim
-    low, high = np.full_like(aim, -_FARTHEST), np.full_like(aim, _FARTHEST)
+    low, high = np.full_like(aim, -FARTHEST), np.full_like(aim, FARTHEST)
     law = law.beside(torch.empty(0, dtype=torch.float64))
     for _ in range(64):
         middle = (low + high) / 2

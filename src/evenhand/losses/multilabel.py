@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from evenhand.counts import ClassCounts, to_numpy
 from evenhand.declared import Floats, InputError
 from evenhand.losses.decision import GOALS
-from evenhand.losses.label_rule import LabelRule, threshold
+from evenhand.losses.label_rule import FARTHEST, LabelRule, threshold
 from evenhand.losses.reduction import Empty, Reduction, RowLosses, check_choice
 from evenhand.losses.sigmoid import EntryDenominator, sigmoid_cross_entropy, sigmoid_row_losses
 from evenhand.losses.sigmoid_law import SigmoidLaw, check_sigmoid_law
@@ -125,8 +125,12 @@ class SigmoidLoss(nn.Module):
         law = self.law()
         aim = self.log_odds() if goal == "balanced-accuracy" else np.zeros(self.classes)
         scale, offset = (None if x is None else np.asarray(x.cpu(), np.float64) for x in (law.scale, law.offset))
-        shift = (0.0 if offset is None else offset) - threshold(law, aim)
+        cut = threshold(law, aim)
+        shift = (0.0 if offset is None else offset) - cut
         exact, why = self._certainty()
+        if (np.abs(cut) >= FARTHEST - 1).any():
+            exact = False
+            why = f"the loss drives class {int(np.abs(cut).argmax())} to an infinite logit before the goal says yes"
         return LabelRule(goal, np.ones_like(shift) if scale is None else scale, shift, exact=exact, why=why)
 
     def _certainty(self) -> tuple[bool, str]:

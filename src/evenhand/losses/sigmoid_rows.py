@@ -126,7 +126,7 @@ def _hard(u: Tensor, y: Tensor, law: SigmoidLaw, wanted: bool) -> tuple[Tensor, 
         return loss, None
     if not focused or law.detach_focus:
         return loss, wrong.mul_(factor).mul_(steepness)
-    slope = (1 - wrong).mul_(nll).mul_(gamma).add_(wrong).mul_(factor)
+    slope = t.neg_().sigmoid_().mul_(nll).mul_(gamma).add_(wrong).mul_(factor)
     return loss, slope.mul_(steepness)
 
 
