@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from evenhand.losses.functional import cross_entropy, losses_by_row
 from evenhand.losses.implied import decision_rule
 from evenhand.losses.law import Law, SmoothingMass
 from evenhand.losses.reduction import Denominator, Empty, Reduction, RowLosses, check_choice
+
+if TYPE_CHECKING:
+    from evenhand.losses.counting import Counting
 
 
 class SoftmaxLoss(nn.CrossEntropyLoss):
@@ -162,6 +165,50 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
             extra=extra,
             ignore_index=self.ignore_index,
             class_dim=self.class_dim,
+        )
+
+    def linear(
+        self,
+        features: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        bias: Tensor | None = None,
+        *,
+        sample_weight: Tensor | None = None,
+        extra: Tensor | None = None,
+        chunk_rows: int | None = None,
+        counting: Counting | None = None,
+    ) -> Tensor:
+        """The loss of the logits ``F.linear(features, weight, bias)``, which are never held all at once.
+
+        Args:
+            features: (..., D), what the last layer takes. weight: (K, D). bias: (K,) or None.
+            target: (...) class indices. sample_weight, extra: as in the call, of the target's shape.
+            chunk_rows, counting: as in :func:`evenhand.losses.linear_cross_entropy`.
+
+        Returns:
+            What the call returns for these logits with ``class_dim=-1``.
+
+        Raises:
+            InputError: shapes, types or labels that do not fit, soft targets.
+        """
+        from evenhand.losses.linear import linear_cross_entropy
+
+        self.observe(target)
+        return linear_cross_entropy(
+            features,
+            weight,
+            target,
+            self.law(),
+            bias=bias,
+            sample_weight=sample_weight,
+            extra=extra,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,  # type: ignore[arg-type]
+            denominator=self.divisor,
+            empty=self.empty,
+            chunk_rows=chunk_rows,
+            counting=counting,
         )
 
     def training_law(self) -> Law:
