@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -176,6 +176,7 @@ class SEQLLoss(SoftmaxLoss):
     """
 
     rare: Tensor
+    fixed_options: ClassVar[tuple[str, ...]] = ("label_smoothing",)
 
     def __init__(
         self,

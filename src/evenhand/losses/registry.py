@@ -84,7 +84,7 @@ def entry(name: str) -> Entry:
     Raises:
         InputError: an unknown name.
     """
-    if name not in LOSSES:
+    if not isinstance(name, str) or name not in LOSSES:
         close = get_close_matches(str(name), list(LOSSES), 1)
         hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(LOSSES)}"
         raise InputError(f"expected the name of a loss, got {name!r}; {hint}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class LabelAwareSmoothingLoss(SoftmaxLoss):
         >>> [round(e, 3) for e in loss.smoothing.tolist()]
         [0.4, 0.25, 0.1]
     """
+
+    fixed_options: ClassVar[tuple[str, ...]] = ("label_smoothing",)
 
     def __init__(
         self,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
+from evenhand.declared import InputError
 from evenhand.losses.base import SoftmaxLoss, as_counts
 from evenhand.losses.class_vectors import ABSENT
 from evenhand.losses.law import Law
@@ -49,10 +50,11 @@ class WeightedLoss(SoftmaxLoss):
         absent: weight of classes without rows: ``largest``, ``one``, ``zero``, ``smooth`` or ``error``.
         normalise: None, ``mean`` or ``rows``; matters for ``reduction="sum"`` and ``"none"`` only.
         exponent, beta, ratio, offset, smoothing_rows: the rule's own options, where it has them.
-        **options: those of :class:`SoftmaxLoss`; ``weight`` comes from the rule.
+        weight: (K,) weights to use instead of a rule, or a dictionary by class name; `counts` are then optional.
+        **options: those of :class:`SoftmaxLoss`.
 
     Raises:
-        InputError: no counts, unknown rule or policy, an option that the rule does not have.
+        InputError: neither counts nor weights, unknown rule or policy, an option that the rule does not have.
 
     Limits:
         A weight moves the decision, it adds no information. The mean of small batches shrinks large weights
@@ -72,7 +74,7 @@ class WeightedLoss(SoftmaxLoss):
 
     def __init__(
         self,
-        counts: Any,
+        counts: Any = None,
         rule: str = "balanced",
         *,
         absent: str = ABSENT,
@@ -82,14 +84,19 @@ class WeightedLoss(SoftmaxLoss):
         ratio: float | None = None,
         offset: float | None = None,
         smoothing_rows: float | None = None,
+        weight: Any = None,
         **options: Any,
     ) -> None:
-        known = as_counts(counts)
+        if counts is None and weight is None:
+            raise InputError("expected counts= for the rule to work on, or weight=, got neither; give one of them")
+        known = None if counts is None else as_counts(counts)
         given = {"exponent": exponent, "beta": beta, "ratio": ratio, "offset": offset, "rows": smoothing_rows}
         chosen = {name: value for name, value in given.items() if value is not None}
-        weight = class_weights(known, rule, absent=absent, normalise=normalise, **chosen)
+        self_made = weight is None
+        if self_made:
+            weight = class_weights(known, rule, absent=absent, normalise=normalise, **chosen)
         super().__init__(weight, counts=known, **options)
-        self.rule = rule
+        self.rule = rule if self_made else "given"
 
     def extra_repr(self) -> str:
         """The rule, and what the base says."""
@@ -120,6 +127,8 @@ class ClassBalancedLoss(SoftmaxLoss):
         >>> [round(w, 3) for w in loss.weight.tolist()]
         [0.175, 1.825]
     """
+
+    fixed_options: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __init__(
         self,
