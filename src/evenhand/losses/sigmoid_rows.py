@@ -120,7 +120,7 @@ def _hard(u: Tensor, y: Tensor, law: SigmoidLaw, wanted: bool) -> tuple[Tensor, 
     gamma = _chosen(y, law.gamma_positive, law.gamma_negative)
     focused = not is_off(gamma, 0)
     if focused:
-        factor = wrong.pow(gamma) * factor
+        factor = _power(wrong, gamma) * factor
     loss = nll * factor
     if not wanted:
         return loss, None
@@ -144,7 +144,7 @@ def _positive(u: Tensor, law: SigmoidLaw) -> tuple[Tensor, Tensor]:
     nll, missing = softplus(-u), torch.sigmoid(-u)
     if is_off(law.gamma_positive, 0):
         return nll, -missing
-    focus = missing.pow(law.gamma_positive)
+    focus = _power(missing, law.gamma_positive)
     if law.detach_focus:
         return nll * focus, -missing * focus
     slope = torch.sigmoid(u).mul_(nll).mul_(law.gamma_positive).add_(missing).mul_(focus)
@@ -158,7 +158,7 @@ def _negative(v: Tensor, law: SigmoidLaw) -> tuple[Tensor, Tensor]:
     nll, p = softplus(v), torch.sigmoid(v)
     if is_off(law.gamma_negative, 0):
         return nll, p
-    focus = p.pow(law.gamma_negative)
+    focus = _power(p, law.gamma_negative)
     if law.detach_focus:
         return nll * focus, p * focus
     slope = torch.sigmoid(-v).mul_(nll).mul_(law.gamma_negative).add_(p).mul_(focus)
@@ -176,11 +176,16 @@ def _clipped(v: Tensor, law: SigmoidLaw) -> tuple[Tensor, Tensor]:
     rise = p.mul_(missing).mul_(active)
     if is_off(law.gamma_negative, 0):
         return nll, rise.div_(left)
-    focus = q.pow(law.gamma_negative)
+    focus = _power(q, law.gamma_negative)
     steep = left.reciprocal_()
     if not law.detach_focus:
         steep = (nll / q.clamp(min=torch.finfo(q.dtype).tiny)).mul_(law.gamma_negative).add_(steep)
     return nll.mul_(focus).mul_(active), rise.mul_(focus).mul_(steep)
+
+
+def _power(base: Tensor, gamma: float | Tensor) -> Tensor:
+    """``base^gamma``; 4 is the usual gamma of negatives and two squares are several times faster than a power."""
+    return base.square().square_() if is_off(gamma, 4) else base.pow(gamma)
 
 
 def _chosen(y: Tensor, positive: Any, negative: Any) -> Any:
