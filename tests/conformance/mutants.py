@@ -122,7 +122,7 @@ MUTANTS: dict[str, tuple[Mutant, set[str]]] = {
     ),
     "divided by cells": (
         usual(after=lambda value, z, y: value / z.shape[1]),
-        {"cross-entropy", "focal", "smoothing", "weighted smoothing", "some weights 0"},
+        {"mean over rows", "cross-entropy", "focal", "smoothing", "weighted smoothing", "some weights 0"},
     ),
     "weighted probability": (copied, {"weighted focal"}),
     "detached focus": (detached, {"gradcheck", "gradgradcheck"}),

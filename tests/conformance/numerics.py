@@ -97,7 +97,7 @@ def second_derivatives(subject: Subject) -> float:
 def compiled(subject: Subject) -> float:
     """In one graph, value and gradient as without."""
     logits, target = batch(26)
-    loss = subject.make(**richest(subject))
+    loss = subject.build(**richest(subject))
     torch.compiler.reset()
     whole = torch.compile(loss, fullgraph=True, backend="aot_eager")
     leaf = logits.clone().requires_grad_()
@@ -113,7 +113,7 @@ def compiled(subject: Subject) -> float:
 def mapped(subject: Subject) -> float:
     """vmap of the gradient over batches, against a loop."""
     logits, target = batch(27)
-    loss = subject.make(**richest(subject))
+    loss = subject.build(**richest(subject))
     several, labels = logits.view(4, ROWS // 4, CLASSES), target.view(4, ROWS // 4)
     found = torch.func.vmap(torch.func.grad(loss))(several, labels)
     each = [gradient(subject, z, y, **richest(subject)) for z, y in zip(several, labels, strict=True)]
@@ -132,7 +132,7 @@ def _checked(subject: Subject, check: Any) -> float:
     logits, target = batch(25, rows=4, classes=CLASSES)
     options = richest(subject)
     options |= {"weight": options["weight"].double()} if "weight" in options else {}
-    loss = subject.make(**options)
+    loss = subject.build(**options)
     leaf = logits.double().requires_grad_()
     return 0.0 if check(lambda z: loss(z, target), (leaf,), raise_exception=False) else 1.0
 

@@ -54,6 +54,12 @@ def value(subject: Subject, **options: Any) -> float:
     return away(subject(logits, target, **options), truth)
 
 
+def mean_over_rows(subject: Subject) -> float:
+    """Of the loss as the package has it."""
+    logits, target = batch()
+    return away(subject.make()(logits, target), focal_mean(logits.double().numpy(), target.tolist()))
+
+
 def same(subject: Subject, one: dict[str, Any], other: dict[str, Any]) -> float:
     """Between two ways to ask for the same loss, in value and gradient."""
     logits, target = batch(1)
@@ -186,6 +192,7 @@ def a_property(name: str, meaning: str, needs: str, error: Any, limit: float = S
 
 UNEVEN = {"weight": long_tailed()}
 FORMULAS = (
+    a_property("mean over rows", "not over rows times classes", "", mean_over_rows),
     a_property("cross-entropy", "equals the float64 formula", "", value),
     a_property("focal", "equals the float64 formula, gamma 2", "gamma", lambda s: value(s, gamma=2.0)),
     a_property("weighted mean", "divides by the sum of the rows' weights", "weight", lambda s: value(s, **UNEVEN)),

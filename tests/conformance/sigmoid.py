@@ -50,7 +50,7 @@ def half(subject: Subject) -> float:
 
 def derivatives(subject: Subject) -> float:
     logits, target = labelled(3)
-    loss = subject.make(gamma=2.0)
+    loss = subject.build(gamma=2.0)
     good = torch.autograd.gradcheck(
         lambda z: loss(z, target[:3].double()), (logits[:3].double().requires_grad_(),), raise_exception=False
     )
@@ -60,7 +60,7 @@ def derivatives(subject: Subject) -> float:
 def compiled(subject: Subject) -> float:
     logits, target = labelled(4)
     torch.compiler.reset()
-    whole = torch.compile(subject.make(gamma=2.0), fullgraph=True, backend="aot_eager")
+    whole = torch.compile(subject.build(gamma=2.0), fullgraph=True, backend="aot_eager")
     found = away(whole(logits, target), subject(logits, target, gamma=2.0))
     torch.compiler.reset()
     return found

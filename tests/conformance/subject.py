@@ -23,16 +23,26 @@ class Subject:
         make: builds the loss from the options `weight` (K,), `gamma`, `ignore_index`, `label_smoothing` and
             `reduction`; only those that `offers` names are asked for.
         offers: names of options it has, and of features: ``soft`` (probability targets), ``dims`` (N, K, d1, ...),
-            ``none`` and ``sum`` (reductions). A sigmoid loss offers ``sigmoid`` and takes (N, K) targets of 0 and 1.
+            ``none`` and ``sum`` (reductions), and ``softmax`` (class indices) or ``sigmoid`` ((N, K) targets of 0, 1).
+        per_cell: its mean divides by rows times classes. Then it is multiplied by the classes, so that the other
+            properties are judged apart from this one.
     """
 
     name: str
     make: Callable[..., Loss]
     offers: frozenset[str]
+    per_cell: bool = False
+
+    def build(self, **options: Any) -> Loss:
+        """The loss, its mean on the scale of rows."""
+        loss = self.make(**options)
+        if not self.per_cell or options.get("reduction", "mean") != "mean":
+            return loss
+        return lambda logits, target: loss(logits, target) * logits.shape[1]
 
     def __call__(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
         """The loss of one batch."""
-        return self.make(**options)(logits, target)
+        return self.build(**options)(logits, target)
 
 
 @dataclass(frozen=True)
