@@ -198,6 +198,7 @@ def test_the_expected_denominator_is_the_mean_of_drawn_ones() -> None:
     drawn = torch.multinomial(counts.double(), 200_000, replacement=True, generator=torch.Generator().manual_seed(0))
     assert expected_denominator(criterion, 200_000) == pytest.approx(criterion.denominator(drawn).item(), rel=0.01)
     assert expected_denominator(criterion, 10, counts=[1, 1, 1]) == pytest.approx(10 * 9.5 / 3)
+    assert expected_denominator(criterion, 10, counts=weight / weight.sum()) == pytest.approx(10 * 53.25 / 9.5)
     assert expected_denominator(SoftmaxLoss(), 10) == 10
     assert expected_denominator(SoftmaxLoss(weight, denominator="count"), 10) == 10
 
@@ -226,7 +227,7 @@ def test_wrong_arguments_of_the_context(call, words: str) -> None:  # type: igno
         (lambda: WeightedAccumulation(guess=0), "guess"),
         (lambda: WeightedAccumulation().finish([]), "at least one micro-batch"),
         (lambda: expected_denominator(SoftmaxLoss(torch.ones(2)), 4), "counts="),
-        (lambda: expected_denominator(SoftmaxLoss(torch.ones(2)), 4, [1, 2, 3]), "2 classes"),
+        (lambda: expected_denominator(SoftmaxLoss(torch.ones(2)), 4, [1, 2, 3]), r"\(2,\)"),
         (lambda: denominator_of(torch.tensor([0]), kind="rows"), "kind"),
         (lambda: denominator_of(torch.tensor([0]), sample_weight=torch.ones(2)), "sample_weight"),
         (lambda: denominator_of(torch.rand(2, 3), Law(class_weight=torch.ones(2))), "class_weight"),

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from evenhand.counts import ClassCounts
+from evenhand.counts import ClassCounts, to_numpy
 from evenhand.declared import InputError
 from evenhand.losses.denominators import wide_type
 from evenhand.losses.reduction import RowLosses
@@ -120,10 +120,11 @@ def expected_denominator(criterion: Any, rows: int, counts: Any = None) -> float
         raise InputError(
             "the expected weight of a row needs to know how rows are drawn: give counts= to it or the loss"
         )
-    drawn = (counts if isinstance(counts, ClassCounts) else ClassCounts.from_counts(counts)).counts
-    if len(drawn) != len(weight):
+    drawn = counts.counts.astype(float) if isinstance(counts, ClassCounts) else to_numpy(counts).astype(float)
+    if drawn.shape != tuple(weight.shape) or not drawn.sum() > 0 or (drawn < 0).any():
         raise InputError(
-            f"expected counts for {len(weight)} classes, as the weights have, got {len(drawn)}; check both"
+            f"expected counts of shape ({len(weight)},), as the weights have, of 0 or more, got shape "
+            f"{drawn.shape} with sum {drawn.sum()}; give rows per class or the sampler's rates"
         )
     return float(rows * (drawn @ weight.cpu().double().numpy()) / drawn.sum())
 
