@@ -22,6 +22,7 @@ from evenhand.losses.base import SoftmaxLoss
 from evenhand.losses.exact import exact_mean
 from evenhand.losses.functional import cross_entropy, losses_by_row
 from evenhand.losses.law import Law
+from evenhand.losses.pairwise import Cloud, Dropped, Seesaw
 from evenhand.losses.shapes import Focal, Generalised, InfluenceBalanced, Poly
 from evenhand.losses.sharded import ClassShard, sharded_cross_entropy, sharded_losses_by_row
 
@@ -48,6 +49,7 @@ def laws(classes: int) -> dict[str, tuple[Law, dict[str, Any]]]:
     weight = {"class_weight": v["class_weight"]}
     generator = torch.Generator().manual_seed(1)
     rowwise = torch.rand(ROWS, generator=generator, dtype=torch.float64)
+    seen = torch.arange(classes).flip(0) ** 2 + 1
     adjusted = {name: v[name] for name in ("scale", "offset", "margin", "temperature")}
     return {
         "plain": (Law(), {}),
@@ -74,6 +76,9 @@ def laws(classes: int) -> dict[str, tuple[Law, dict[str, Any]]]:
             Law(**weight, **adjusted, shape=Focal(0.5), label_smoothing=v["smoothing"], z_loss=0.01),
             {"sample_weight": rowwise, "ignore_index": 0},
         ),
+        "seesaw": (Law(pair_offset=Seesaw(seen, 0.8, 2.0, 1e-2), scale=v["scale"], temperature=v["temperature"]), {}),
+        "seql": (Law(pair_offset=Dropped((seen < 9).double(), 1.0), offset=v["offset"]), {}),  # 1: without chance
+        "gcl": (Law(pair_offset=Cloud(torch.zeros(classes)), **weight), {}),
     }
 
 

@@ -58,10 +58,11 @@ def sharded_cross_entropy(
 
     Raises:
         InputError: shapes, placements or names that do not fit, labels out of range, soft targets, offsets per pair of
-            classes.
+            classes other than those of seesaw, SEQL and GCL.
 
     Limits:
-        First derivatives only. With torch.compile the communication stays outside the compiled part.
+        First derivatives only. Noise of SEQL and GCL is drawn by each rank for its own classes: give their generators
+        another seed on every rank.
 
     Example:
         >>> block, target = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([2])

@@ -10,9 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from evenhand.declared import InputError
 from evenhand.losses.law import Law
-from evenhand.losses.rows import RowStatistics, arithmetic, sweep, sweep_back
+from evenhand.losses.rows import RowStatistics, arithmetic, softplus, sweep, sweep_back
 from evenhand.losses.sharded_layout import ClassShard
 
 
@@ -26,24 +25,19 @@ def sharded_statistics(
         law: parameters. shard: which classes the block holds. direction: (K,) of the mean, or None.
 
     Raises:
-        InputError: the law has offsets per pair of classes.
+        InputError: the law has offsets per pair of classes of an unknown kind.
     """
-    if law.pair_offset is not None:
-        raise InputError(
-            "offsets per pair of classes look at the logits of all classes, which no rank of a class-sharded head has; "
-            "use a loss with class-wise offsets, such as logit-adjusted, or an unsharded head"
-        )
     wide, device = arithmetic(block), block.device
     part = slice(shard.first, shard.first + block.shape[1])
-    scale, offset, row_scale = (None if x is None else x.to(device, wide) for x in (law.scale, law.offset, None))
-    if law.temperature is not None:
-        row_scale = law.temperature.to(device, wide)[index]
-    local = [None if x is None else x[part] for x in (scale, offset)]
+    scale, offset = (None if x is None else x.to(device, wide) for x in (law.scale, law.offset))
+    row_scale = None if law.temperature is None else law.temperature.to(device, wide)[index]
     along = None if direction is None else direction[part].contiguous()
+    local = [None if x is None else x[part] for x in (scale, offset)]
+    pairs = None if law.pair_offset is None else _pair_offsets(law.pair_offset, block, index, shard, part, *local)
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (scale, offset, row_scale)):
-        block = _adjusted(block, scale, offset, row_scale, part, shard.group)
-        local, row_scale = [None, None], None
-    adjustment = (*local, row_scale, None, along)
+        block = _adjusted(block, scale, offset, pairs, row_scale, part, shard.group)
+        local, pairs, row_scale = [None, None], None, None
+    adjustment = (*local, row_scale, pairs, along)
     gap, target_logit, mean = _Joined.apply(block, index, shard, *adjustment)  # type: ignore[no-untyped-call]
     return RowStatistics(gap, target_logit, None if direction is None else mean)
 
@@ -118,6 +112,20 @@ class _SumOfGradients(torch.autograd.Function):
         return total, None
 
 
+@torch.no_grad()
+def _pair_offsets(
+    rule: Any, block: Tensor, index: Tensor, shard: ClassShard, part: slice, scale: Tensor | None, offset: Tensor | None
+) -> Tensor:
+    """Offsets per pair, from one more pass and exchange: their rule asks for shares of the softmax over all classes."""
+    from evenhand.losses.sharded_pairs import pair_offsets
+
+    z = block.detach().to(arithmetic(block))
+    z = z if scale is None else z * scale
+    z = z if offset is None else z + offset
+    gap, target_logit, _ = _Joined.apply(z, index, shard, *[None] * 5)  # type: ignore[no-untyped-call]
+    return pair_offsets(rule, z, index, part, -softplus(gap), target_logit + softplus(gap))
+
+
 def _sweep(block: Tensor, column: Tensor, adjustment: Sequence[Tensor | None]) -> tuple[Tensor, Tensor, Tensor]:
     if block.shape[1]:
         return sweep(block, column, adjustment)
@@ -148,6 +156,7 @@ def _adjusted(
     block: Tensor,
     scale: Tensor | None,
     offset: Tensor | None,
+    pairs: Tensor | None,
     row_scale: Tensor | None,
     part: slice,
     group: dist.ProcessGroup | None,
@@ -160,4 +169,5 @@ def _adjusted(
     z = block.to(arithmetic(block))
     z = z if whole[0] is None else z * whole[0][part]
     z = z if whole[1] is None else z + whole[1][part]
+    z = z if pairs is None else z + pairs
     return z if whole[2] is None else z * whole[2][:, None]
