@@ -68,6 +68,7 @@ CASES = {
     "generalised": ("gce", {"q": 0.4}),
     "generalised, weights": ("gce", {"q": 0.3, "weight": WEIGHT}),
     "generalised, adjusted": ("gla", {"q": 0.3, "tau": 0.7}),
+    "one target temperature": ("gca", {"q": 0.3, "rho": 0.5}),
     "smoothing": ("cross-entropy", {"label_smoothing": 0.2}),
     "torch's smoothing, weights": ("cross-entropy", {"label_smoothing": 0.2, "weight": WEIGHT}),
     "own smoothing, weights": ("weighted", {"label_smoothing": 0.2, "smoothing_mass": "uniform"}),

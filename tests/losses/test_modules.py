@@ -338,6 +338,18 @@ def test_seesaw_counts_in_training_only_what_counts_and_nothing_flows_through_it
         loss.train()(z, y.clone().fill_(K))
 
 
+def test_seesaw_adds_up_what_the_ranks_count(monkeypatch):
+    """The group is faked: two ranks that saw the same labels. The real thing sums the same vector of K numbers."""
+    asked = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda x: asked.append(tuple(x.shape)) or x.mul_(2))
+    loss = losses.SeesawLoss(classes=K)
+    z, y = batch()
+    loss(z, y)
+    assert loss.seen.tolist() == (2 * np.bincount(y.numpy(), minlength=K)).tolist()
+    assert asked == [(K,)]
+
+
 def test_seql_drops_rare_classes_at_its_rate_and_never_the_target():
     counts = [1000] * 3 + [1] * 7
     generator = torch.Generator().manual_seed(0)

@@ -91,6 +91,7 @@ def decision_rule(
     if goal == "balanced-accuracy" and log_prior is None:
         raise InputError("balanced accuracy needs the training prior: give log_prior=, or build the loss with counts=")
     prior = log_prior if goal == "balanced-accuracy" and log_prior is not None else np.zeros(classes)
+    law = _without_common_temperature(law, classes)
     unknown = _why_unknown(law)
     if unknown:
         return DecisionRule(goal, np.ones(classes), np.zeros(classes), exact=False, why=unknown)
@@ -132,6 +133,16 @@ def _why_unknown(law: Law) -> str | None:
     if law.smooths and law.shape is not None:
         return f"a shape together with label smoothing has no minimiser that is known; {_FIT}"
     return None
+
+
+def _without_common_temperature(law: Law, classes: int) -> Law:
+    """One temperature for all targets is a scale."""
+    temperature = _numbers(law.temperature, classes)
+    if law.temperature is None or not _same(temperature):
+        return law
+    scale = temperature * _numbers(law.scale, classes)
+    offset = temperature * _numbers(law.offset, classes, 0.0)
+    return replace(law, temperature=None, scale=torch.as_tensor(scale), offset=torch.as_tensor(offset))
 
 
 def _is_affine(law: Law, goal: str, weight: Floats) -> bool:
