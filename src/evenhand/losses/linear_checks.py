@@ -48,10 +48,7 @@ def check_head(head: Head, target: Tensor, step: int | None, counting: Counting 
 
 def product_type(features: Tensor) -> torch.dtype:
     """Type of the matrix products: autocast's where it is on."""
-    kind = features.device.type
-    if torch.is_autocast_enabled(kind) and features.dtype != torch.float64:
-        return torch.get_autocast_dtype(kind)
-    return features.dtype
+    return torch.get_autocast_dtype(features.device.type) if _is_autocast(features) else features.dtype
 
 
 def _check_shapes(features: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -70,12 +67,15 @@ def _check_shapes(features: Tensor, weight: Tensor, bias: Tensor | None) -> None
         )
 
 
+def _is_autocast(features: Tensor) -> bool:
+    return torch.is_autocast_enabled(features.device.type) and features.dtype != torch.float64
+
+
 def _check_types(features: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     for name, x in (("features", features), ("weight", weight), ("bias", bias)):
         if x is not None and not x.is_floating_point():
             raise InputError(f"expected floating-point {name}, got {x.dtype}; convert with .float()")
-    product = product_type(features)
-    if product == features.dtype and features.dtype != weight.dtype:
+    if not _is_autocast(features) and features.dtype != weight.dtype:
         raise InputError(
             f"expected features and weight of one type, got {features.dtype} and {weight.dtype}; convert one of them, "
             "or call the loss inside torch.autocast"
