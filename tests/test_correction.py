@@ -15,7 +15,7 @@ from evenhand.correction import Correction, crossfit_effect, fit_correction
 from evenhand.crossfit import at, fold_edges, leave_out_fits, row_log_likelihood, within, without
 from evenhand.declared import InputError
 from evenhand.effects import Effect, judge, measure_effect, poisson_weights
-from evenhand.goals import METRICS
+from evenhand.goals import METRICS, REPORTED
 from evenhand.priors import smoothed_log_prior
 from evenhand.tilt import Likelihood, Part, centred_rows, maximise
 
@@ -54,8 +54,9 @@ def test_tilted_posteriors_come_back(tau, counts_given):
     found = fit_correction(z, y, train_counts=pi * 1e5 if counts_given else None)
     untilted = accuracy(fresh + tau * np.log(pi), labels)
     assert found.recommended
-    assert found.model in ("tilt", "biases")
-    assert found.evidence["tau"] == pytest.approx(tau, abs=0.12)
+    if counts_given:
+        assert found.model in ("tilt", "biases")
+        assert found.evidence["tau"] == pytest.approx(tau, abs=0.12)
     assert accuracy(found.apply(fresh), labels) > untilted - (0.006 if counts_given else 0.012)
     low, high = found.evidence["after_interval"]["accuracy"]
     assert low - 0.005 < untilted < high + 0.005
@@ -186,7 +187,7 @@ def test_intervals_have_the_width_that_theory_gives():
     assert high - low == pytest.approx(2 * 1.96 * gain.std() / 4000**0.5, rel=0.1)
     low, high = effect.after_interval["accuracy"]
     assert high - low == pytest.approx(2 * 1.96 * (after == y).std() / 4000**0.5, rel=0.1)
-    for key in METRICS:
+    for key in REPORTED:
         low, high = effect.after_interval[key]
         assert low <= effect.after[key] <= high
     assert effect.changed == (before != after).sum()
@@ -299,7 +300,7 @@ def test_apply_and_predict_agree_between_numpy_and_torch(tilted):
     np.testing.assert_allclose(found.apply(torch.tensor(z)).numpy(), found.apply(z), rtol=1e-6)
     np.testing.assert_array_equal(found.predict(torch.tensor(z)).numpy(), found.predict(z))
     np.testing.assert_array_equal(found.predict(z.reshape(10, 20, -1)), found.predict(z).reshape(10, 20))
-    assert found.predict(z[0]) == found.predict(z)[0]
+    assert int(found.predict(z[0])) == found.predict(z)[0]
     assert found.apply(torch.tensor(z).bfloat16()).dtype == torch.float32
     assert found.predict(z[:0]).shape == (0,)
 
@@ -359,7 +360,9 @@ def test_saved_corrections_come_back_bit_by_bit(tmp_path, tilted, ending):
     found.save(path)
     again = Correction.load(path, classes=30, class_names=names)
     np.testing.assert_array_equal(again.offset, found.offset)
-    assert {**vars(again), "offset": 0} == {**vars(found), "offset": 0}
+    np.testing.assert_array_equal(again.goal_offset, found.goal_offset)
+    arrays_of = {"offset": 0, "goal_offset": 0}
+    assert vars(again) | arrays_of == vars(found) | arrays_of
     with pytest.raises(InputError, match="is for 30 classes but the predictions have 31"):
         Correction.load(path, classes=31)
     with pytest.raises(InputError, match="other class names, or for another order"):
@@ -381,7 +384,7 @@ def test_any_numbers_survive_the_file(tmp_path_factory, offset, scale):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"schema": "evenhand.correction/9"}, "should have schema evenhand.correction/1 but has"),
+        ({"schema": "evenhand.correction/9"}, "should have schema evenhand.correction/2 but has"),
         ({"schema": None}, "should have schema"),
         ({"offset": [0.0]}, "is damaged"),
         ({"offset": [0.0] * 29 + [float("nan")]}, "is damaged"),

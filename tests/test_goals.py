@@ -8,7 +8,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from evenhand.declared import InputError
-from evenhand.goals import GOALS, METRICS, Calibrated, find_goal, match_counts
+from evenhand.goals import GOALS, METRICS, Aim, Calibrated, find_goal, match_counts
 from evenhand.tilt import FLOOR, Part, centred_rows
 
 
@@ -62,13 +62,14 @@ def test_metrics_work_on_many_draws_at_once():
     true, predicted = rng.integers(0, 9, (2, 5, 7)).astype(float)
     hits = np.minimum(true, predicted)
     for metric in METRICS.values():
+        metric = metric.bound(Aim(np.zeros(7), groups=np.arange(7) % 3, stated_prior=np.arange(7) / 21))
         one_by_one = [metric.measure(true[i], predicted[i], hits[i]) for i in range(5)]
         np.testing.assert_allclose(metric.measure(true, predicted, hits), one_by_one)
 
 
 def test_every_goal_is_found_by_its_name_and_an_unknown_one_refused():
     assert all(find_goal(name).name == name for name in GOALS)
-    with pytest.raises(InputError, match="expected a goal among accuracy, balanced-accuracy, counts"):
+    with pytest.raises(InputError, match="expected a goal among accuracy, balanced-accuracy, macro-f1"):
         find_goal("fairness")
 
 
@@ -94,7 +95,7 @@ def test_only_the_rows_of_the_parts_count():
 def test_balanced_accuracy_rule_is_not_beaten_by_other_offsets():
     z, y, prior = world(60_000, 6, 3)
     rows, metric = calibrated(z), METRICS["balanced_accuracy"]
-    best = GOALS["balanced-accuracy"].rule(rows, np.log(prior), None)
+    best = GOALS["balanced-accuracy"].rule(rows, Aim(np.log(prior)), None).offset
 
     def score(offset):
         predicted = rows.decide(offset)
@@ -109,7 +110,9 @@ def test_balanced_accuracy_rule_is_not_beaten_by_other_offsets():
 
 def test_accuracy_rule_leaves_posteriors_alone():
     z, _, prior = world(50, 4, 0)
-    assert not GOALS["accuracy"].rule(calibrated(z), np.log(prior), None).any()
+    decision = GOALS["accuracy"].rule(calibrated(z), Aim(np.log(prior)), None)
+    assert decision.additive
+    assert not decision.offset.any()
 
 
 @pytest.mark.parametrize(("rows", "classes", "skill"), [(4000, 2, 0.2), (5000, 20, 0.2), (8000, 200, 0.4)])

@@ -1,12 +1,14 @@
 """Calibration models in order of complexity, fitted with and without each fold, and the choice among them.
 
 identity < temperature (beta) < tilt (beta, tau along the log prior) < biases (one per class around the tilt, with a
-Gaussian prior, so that classes with few rows stay on the tilt). A more complex model is taken only when it predicts
-held-out labels better by more than a standard error.
+Gaussian prior, so that classes with few rows stay on the tilt) < vector scaling (a scale per class as well, shrunk
+towards the common one). A more complex model is taken only when it predicts held-out labels better by more than a
+standard error.
 
 Sources: Guo et al. (2017), https://arxiv.org/abs/1706.04599; Alexandari et al. (2020), https://arxiv.org/abs/1901.06852
-(there without a prior on the biases); Breiman et al., "Classification and regression trees" (1984), section 3.4.3, for
-the rule of one standard error.
+(there without a prior on the biases); Berta et al. (2025), https://arxiv.org/abs/2511.03685, for structured vector
+scaling; Breiman et al., "Classification and regression trees" (1984), section 3.4.3, for the rule of one standard
+error.
 """
 
 from __future__ import annotations
@@ -18,29 +20,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evenhand.biases import fit_biases
 from evenhand.crossfit import FoldModel, at, fold_edges, leave_out_fits, row_log_likelihood, without
 from evenhand.declared import Floats, InputError, Ints
 from evenhand.priors import prior_shift, smoothed_log_prior
+from evenhand.scaling import ClassRows, fit_classes, leave_out_classes
 from evenhand.scanning import bad_rows
 from evenhand.tilt import BLOCK_CELLS, FLOOR, Part, Singles, centred_rows
 
-MODELS = ("identity", "temperature", "tilt", "biases")
+MODELS = ("identity", "temperature", "tilt", "biases", "vector-scaling")
 ENOUGH_ROWS = 20
 FINE_PARTS = 5
+ROWS_PER_CLASS = {"biases": 1, "vector-scaling": 10}  # fewer cannot tell a class's number, and cost the most to fit
 
 
 @dataclass(frozen=True)
 class Rows:
     """The rows of a fit: centred, in random order, those whose own class is masked last.
 
-    Attributes: z, y: all rows. usable: rows that a likelihood can judge. masked: whether any score is -inf.
+    Attributes: z, y: all rows. usable: rows that a likelihood can judge. masked: whether any score is -inf. top: (n,)
+        what was subtracted from each row.
     """
 
     z: Singles
     y: Ints
     usable: int
     masked: bool
+    top: Singles
 
 
 @dataclass(frozen=True)
@@ -59,14 +64,27 @@ class Prior:
 
 @dataclass(frozen=True)
 class Fitted:
-    """One calibration model: on all rows, and for each fold on the rows outside it."""
+    """One calibration model: on all rows, and for each fold on the rows outside it.
+
+    Attributes: theta: (beta, tau). classes: (1 or 2, K) biases, and where they are fitted deviations of the scales.
+    """
 
     name: str
     theta: Floats
-    bias: Floats
+    classes: Floats
     fold_theta: tuple[Floats, ...]
-    fold_bias: tuple[Floats, ...]
+    fold_classes: tuple[Floats, ...]
     log_likelihood: Floats
+
+    @property
+    def scale(self) -> float | Floats:
+        """beta, or (K,) beta (1 + a) with a scale per class."""
+        return scale_of(self.theta, self.classes)
+
+
+def scale_of(theta: Floats, classes: Floats) -> float | Floats:
+    """beta, or (K,) beta (1 + a) with a scale per class."""
+    return float(theta[0]) if len(classes) == 1 else np.asarray(theta[0] * (1 + classes[1]))
 
 
 def model_names(models: Sequence[str]) -> list[str]:
@@ -92,13 +110,15 @@ def prepare(scores: NDArray[np.floating[Any]], target: Ints, *, seed: int = 0) -
     usable = int(possible.sum())
     order = np.concatenate([order[possible], order[~possible]])
     z: Singles = np.empty(scores.shape, np.float32)
+    top: Singles = np.empty(len(order), np.float32)
     step = max(4, BLOCK_CELLS // scores.shape[1])
     wrong = np.zeros(len(order), bool)
     for start in range(0, len(z), step):
         here = slice(start, start + step)
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is refused below
             block = scores[order[here]].astype(np.float32)
-        wrong[here] = ~np.isfinite(block.max(axis=1))
+        top[here] = block.max(axis=1)
+        wrong[here] = ~np.isfinite(top[here])
         block[wrong[here]] = 0
         z[here] = centred_rows(block)
     if wrong.any():
@@ -108,7 +128,7 @@ def prepare(scores: NDArray[np.floating[Any]], target: Ints, *, seed: int = 0) -
             f"expected at least {ENOUGH_ROWS} rows whose true class has a finite score, got {usable}; "
             "fit the correction on more held-out rows"
         )
-    return Rows(z, target[order], usable, bool(z.min() <= FLOOR))
+    return Rows(z, target[order], usable, bool(z.min() <= FLOOR), top)
 
 
 def log_priors(y: Ints, classes: int, slices: list[slice], train: Floats | None, known: Floats | None) -> Prior:
@@ -141,8 +161,8 @@ def select_model(
     best: Fitted | None = None
     compared = {}
     for name in names:
-        if name == "biases" and len(names) > 1 and rows.usable < rows.z.shape[1]:
-            continue  # less than one row per class cannot tell a class's bias, and the fit would cost the most
+        if len(names) > 1 and rows.usable < ROWS_PER_CLASS.get(name, 0) * rows.z.shape[1]:
+            continue
         fitted = _fit_model(name, rows, prior, slices, threads)
         compared[name] = float(fitted.log_likelihood.mean())
         if best is None:
@@ -159,8 +179,7 @@ def select_model(
 def _fit_model(name: str, rows: Rows, prior: Prior, slices: list[slice], threads: int) -> Fitted:
     n, k = rows.usable, rows.z.shape[1]
     z, y = rows.z[:n], rows.y[:n]
-    d = 1 if name in ("tilt", "biases") else 0
-    none = np.zeros(k)
+    d = 1 if name in ("tilt", *ROWS_PER_CLASS) else 0
     if name == "identity":
         theta = np.ones(1)
         fold_theta = (theta,) * len(slices)
@@ -168,17 +187,20 @@ def _fit_model(name: str, rows: Rows, prior: Prior, slices: list[slice], threads
         fits = leave_out_fits(z, y, _narrowed(prior.fine, d), slices, threads=threads)
         theta, fold_theta = fits.full, fits.folds
     theta, fold_theta = _padded(theta), tuple(_padded(t) for t in fold_theta)
-    bias, fold_bias = none, (none,) * len(slices)
-    if name == "biases":
-        bias = fit_biases(z, y, float(theta[0]), at(prior.fine, theta), threads=threads).bias
-        fold_bias = tuple(
-            _biases_without(z, y, t, prior.fine, fold, threads) for t, fold in zip(fold_theta, slices, strict=True)
-        )
+    classes = np.zeros((1, k))
+    fold_classes = (classes,) * len(slices)
+    if name in ROWS_PER_CLASS:
+        top = rows.top[:n] if name == "vector-scaling" else None
+        around = ClassRows(z, y, prior.fine, theta, top, threads)
+        full = fit_classes(around)
+        fits_of_folds = [around.fit(x) for x in leave_out_classes(around, full, slices)]
+        theta, classes = around.fit(full).theta, around.fit(full).classes
+        fold_theta, fold_classes = (tuple(v) for v in zip(*((f.theta, f.classes) for f in fits_of_folds), strict=True))
     held_out = [
-        row_log_likelihood(z, y, float(t[0]), at((part,), t, b), threads)
-        for part, t, b in zip(prior.folds, fold_theta, fold_bias, strict=True)
+        row_log_likelihood(z, y, scale_of(t, c), at((part,), t, c[0]), threads, rows.top[:n])
+        for part, t, c in zip(prior.folds, fold_theta, fold_classes, strict=True)
     ]
-    return Fitted(name, theta, bias, fold_theta, fold_bias, np.concatenate(held_out))
+    return Fitted(name, theta, classes, fold_theta, fold_classes, np.concatenate(held_out))
 
 
 def _narrowed(parts: Sequence[Part], directions: int) -> tuple[Part, ...]:
@@ -190,30 +212,17 @@ def _padded(theta: Floats) -> Floats:
     return np.concatenate([theta, np.zeros(2 - len(theta))])
 
 
-def _biases_without(z: Singles, y: Ints, theta: Floats, parts: Sequence[Part], fold: slice, threads: int) -> Floats:
-    """Class biases from the rows outside a fold, moved together because the fit takes consecutive rows."""
-    n = len(y)
-    moved, start = [], 0
-    for part in at(without(parts, fold, n), theta):
-        length = part.rows.stop - part.rows.start
-        moved.append(Part(slice(start, start + length), part.offset, part.directions))
-        start += length
-    rest_z = np.concatenate([z[: fold.start], z[fold.stop :]])
-    rest_y = np.concatenate([y[: fold.start], y[fold.stop :]])
-    return fit_biases(rest_z, rest_y, float(theta[0]), tuple(moved), threads=threads).bias
-
-
 def fold_models(fitted: Fitted, prior: Prior, slices: list[slice], rows: int) -> list[FoldModel]:
     """The chosen model of every fold, with the rows it judges and the rows it was fitted on."""
     return [
         FoldModel(
             fold,
-            float(theta[0]),
-            at((own,), theta, bias),
-            at(without(prior.fine, fold, rows), theta, bias),
+            scale_of(theta, classes),
+            at((own,), theta, classes[0]),
+            at(without(prior.fine, fold, rows), theta, classes[0]),
             log_prior,
         )
-        for fold, own, theta, bias, log_prior in zip(
-            slices, prior.folds, fitted.fold_theta, fitted.fold_bias, prior.log_priors[:-1], strict=True
+        for fold, own, theta, classes, log_prior in zip(
+            slices, prior.folds, fitted.fold_theta, fitted.fold_classes, prior.log_priors[:-1], strict=True
         )
     ]

@@ -131,7 +131,8 @@ def _config(opened: Predictions, members: dict[str, Array]) -> dict[str, Any]:
 
 
 def _note(correction: Correction) -> dict[str, Any]:
-    return {"goal": correction.goal, "model": correction.model, "scale": correction.scale}
+    scale = correction.scale if isinstance(correction.scale, float) else correction.scale.tolist()
+    return {"goal": correction.goal, "model": correction.model, "scale": scale}
 
 
 def _write(place: Path, correction: Correction, opened: Predictions, rows: int, members: dict[str, Array]) -> None:
@@ -146,8 +147,10 @@ def _write(place: Path, correction: Correction, opened: Predictions, rows: int, 
                 if done == 0:
                     _header(file, moved.dtype, (rows, opened.classes))
                 file.write(np.ascontiguousarray(moved).data)
-                predicted[done : done + len(moved)] = moved.argmax(axis=1)
+                predicted[done : done + len(moved)] = _decided(correction, block.scores, moved, opened.kind)
                 done += len(moved)
+        if not correction.additive:
+            members = members | {"predicted": predicted}  # the largest score is not the decision
         for name, array in members.items():
             if name == "predicted":
                 array = predicted
@@ -181,6 +184,15 @@ def _chunks(array: Array) -> Iterator[Array]:
     step = max(1, BLOCK_CELLS // max(1, int(np.prod(array.shape[1:]))))
     for start in range(0, max(1, len(array)), step):
         yield array[start : start + step]
+
+
+def _decided(correction: Correction, scores: Array, moved: Array, kind: Kind) -> Ints:
+    """The class of the largest corrected score, or what the correction decides where that is something else."""
+    if correction.additive:
+        return np.asarray(moved.argmax(axis=1))
+    with np.errstate(divide="ignore"):
+        logits = scores if kind == "logits" else np.log(scores if scores.dtype.itemsize > 2 else np.float32(scores))
+    return np.asarray(correction.predict(logits))
 
 
 def _corrected(correction: Correction, scores: Array, kind: Kind, row_id: Ints | None) -> Array:

@@ -7,15 +7,15 @@ of all rows that step lands within a small fraction of the standard error, and a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from evenhand.declared import Floats, Ints
+from evenhand.declared import Floats, InputError, Ints
 from evenhand.effects import judge, measure_effect
-from evenhand.goals import Calibrated, Goal, find_goal
+from evenhand.goals import METRICS, REPORTED, Aim, Calibrated, Goal, find_goal, frequency_groups
 from evenhand.priors import smoothed_log_prior
 from evenhand.tilt import BLOCK_CELLS, FLOOR, Likelihood, Part, Singles, Value, climb, map_blocks
 
@@ -132,9 +132,11 @@ def _clipped(theta: Floats) -> Floats:
     return np.concatenate([[max(float(theta[0]), MIN_BETA)], theta[1:]])
 
 
-def row_log_likelihood(z: Singles, y: Ints, beta: float, parts: Sequence[Part], threads: int = 1) -> Floats:
+def row_log_likelihood(
+    z: Singles, y: Ints, beta: float | Floats, parts: Sequence[Part], threads: int = 1, top: Singles | None = None
+) -> Floats:
     """(rows of all parts,) ``log softmax(beta z + c)[y]`` with c the parts' offsets, in the order of the parts."""
-    calibrated = Calibrated(z, beta, tuple(parts))
+    calibrated = Calibrated(z, beta, tuple(parts), top=top)
 
     def block(task: tuple[slice, Singles]) -> Floats:
         e = calibrated.scores(*task)
@@ -150,31 +152,26 @@ def row_log_likelihood(z: Singles, y: Ints, beta: float, parts: Sequence[Part], 
 class FoldModel:
     """A correction for the rows of one fold.
 
-    Attributes: beta: scale. own: the fold's rows with their constants. rest: all other rows, on which the goal's offset
-    is worked out. log_prior: (K,) log evaluation prior.
+    Attributes: beta: scale, one number or (K,). own: the fold's rows with their constants. rest: all other rows, on
+    which the goal's decision is worked out. log_prior: (K,) log evaluation prior.
     """
 
     rows: slice
-    beta: float
+    beta: float | Floats
     own: tuple[Part, ...]
     rest: tuple[Part, ...]
     log_prior: Floats
 
 
 def decide_folds(
-    z: Singles,
-    models: Sequence[FoldModel],
-    goal: Goal,
-    *,
-    wanted: Floats | None = None,
-    masked: bool = False,
-    threads: int = 1,
+    z: Singles, models: Sequence[FoldModel], goal: Goal, *, aim: Aim, masked: bool = False, threads: int = 1
 ) -> Ints:
     """(n,) predictions of every row by the correction of its fold."""
     after = np.empty(sum(m.rows.stop - m.rows.start for m in models), np.int64)
     for m in models:
-        offset = goal.rule(Calibrated(z, m.beta, m.rest, masked, threads), m.log_prior, wanted)
-        after[m.rows] = Calibrated(z, m.beta, m.own, masked, threads).decide(offset)
+        own = replace(aim, log_prior=m.log_prior)
+        decision = goal.rule(Calibrated(z, m.beta, m.rest, masked, threads), own, None)
+        after[m.rows] = Calibrated(z, m.beta, m.own, masked, threads).choose([decision])[0]
     return after
 
 
@@ -195,18 +192,23 @@ def crossfit_effect(
     Args:
         z: (n, K) centred logits of rows in random order. y: (n,) labels.
         parts: offset and directions by rows, as in `evenhand.tilt.Likelihood`.
-        goal: a name of `evenhand.goals.GOALS`. start: (1 + D,) the fit on all rows.
+        goal: a name of `evenhand.goals.GOALS` that needs nothing stated. start: (1 + D,) the fit on all rows.
         log_prior: (K,) log of the evaluation prior; the labels outside each fold stand in if None.
         folds: slices of rows. seed: of the bootstrap.
 
     Returns:
         goal, before, after, after_interval, difference_interval (metric -> value), recommended, why, scale, offset:
-        the corrected scores are ``scale * logits + offset``.
+        the corrected scores are ``scale * logits + offset``; a goal that is no offset is not part of it.
+
+    Raises:
+        InputError: an unknown goal, or one that needs costs or a prior.
     """
     n, k = z.shape
     slices = fold_edges(n, folds)
     masked = bool(z.min() <= FLOOR)
     chosen = find_goal(goal)
+    if chosen.needs:
+        raise InputError(f"the goal {goal} needs {chosen.needs} stated; use evenhand fix, which takes them")
     fits = leave_out_fits(z, y, parts, slices, start=start, threads=threads)
     models = [
         FoldModel(
@@ -218,12 +220,16 @@ def crossfit_effect(
         )
         for fold, theta in zip(slices, fits.folds, strict=True)
     ]
-    after = decide_folds(z, models, chosen, masked=masked, threads=threads)
-    effect = measure_effect(y, decide_raw(z, threads), after, seed=seed)
-    recommended, why = judge(effect, chosen.metric)
-    constant = at(parts, fits.full)
     known = smoothed_log_prior(np.bincount(y, minlength=k)) if log_prior is None else log_prior
-    extra = chosen.rule(Calibrated(z, float(fits.full[0]), constant, masked, threads), known, None)
+    aim = Aim(known, groups=frequency_groups(known))
+    metric = chosen.metric.bound(aim)
+    after = decide_folds(z, models, chosen, aim=aim, masked=masked, threads=threads)
+    metrics = {key: METRICS[key] for key in REPORTED} | {metric.key: metric}
+    effect = measure_effect(y, decide_raw(z, threads), after, metrics=metrics, seed=seed)
+    recommended, why = judge(effect, metric)
+    constant = at(parts, fits.full)
+    decision = chosen.rule(Calibrated(z, float(fits.full[0]), constant, masked, threads), aim, None)
+    extra = decision.offset if decision.additive else np.zeros(k)
     offset = np.mean([p.offset for p in constant], axis=0) + extra
     return effect.as_dict() | {
         "goal": goal,

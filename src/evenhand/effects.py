@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenhand.declared import Floats, Ints
-from evenhand.goals import METRICS, Metric
+from evenhand.goals import METRICS, REPORTED, MeanCost, Metric
 
 DRAWS = 200
 ENOUGH_CHANGES = 10  # fewer rows that become right or wrong say nothing, whatever their direction
-WORTH = 0.001  # a smaller gain is not worth changing a model, however certain it is
+WORTH = 0.001  # a smaller gain is not worth changing a model, however certain it is; of costs, this share of them
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,15 @@ class Effect:
         }
 
 
-def measure_effect(y: Ints, before: Ints, after: Ints, *, draws: int = DRAWS, seed: int = 0) -> Effect:
+def measure_effect(
+    y: Ints,
+    before: Ints,
+    after: Ints,
+    *,
+    metrics: Mapping[str, Metric] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Effect:
     """Metrics before and after with intervals by a paired Poisson bootstrap over rows.
 
     Every draw gives each row a Poisson(1) weight, the same before and after. The quantiles are taken around the mean
@@ -51,6 +60,7 @@ def measure_effect(y: Ints, before: Ints, after: Ints, *, draws: int = DRAWS, se
 
     Args:
         y, before, after: (n,) true classes and the predictions without and with the correction.
+        metrics: key -> metric; those of `evenhand.goals.REPORTED` if None.
 
     Source: Chamandy et al., "Estimating uncertainty for massive data streams" (2012),
     https://research.google/pubs/pub43157/.
@@ -65,37 +75,59 @@ def measure_effect(y: Ints, before: Ints, after: Ints, *, draws: int = DRAWS, se
         >>> 0.4 < low < 0.5 < high < 0.6
         True
     """
-    occurring, labels = _relabelled(y, before, after)
-    points = [_values(*_counts(labels, column, None, occurring)) for column in (1, 2)]
+    asked = {key: METRICS[key] for key in REPORTED} if metrics is None else dict(metrics)
+    outcomes = _Outcomes(y, before, after, asked)
+    first, second = ({key: float(v[0]) for key, v in outcomes.values(column, None).items()} for column in (1, 2))
     old, new = [], []
     rng = np.random.default_rng(seed)
-    step = max(1, 1_000_000 // max(occurring, len(y)))
+    step = max(1, 1_000_000 // max(outcomes.occurring, len(y)))
     for begin in range(0, draws, step):
         weights = poisson_weights(rng, (min(step, draws - begin), len(y)))
-        old.append(_values(*_counts(labels, 1, weights, occurring)))
-        new.append(_values(*_counts(labels, 2, weights, occurring)))
-    drawn_old, drawn_new = ({key: np.concatenate([v[key] for v in rows]) for key in METRICS} for rows in (old, new))
-    first, second = ({key: float(point[key][0]) for key in METRICS} for point in points)
+        old.append(outcomes.values(1, weights))
+        new.append(outcomes.values(2, weights))
+    drawn_old, drawn_new = ({key: np.concatenate([v[key] for v in rows]) for key in asked} for rows in (old, new))
+    ends = {key: (0.0, 1.0, -1.0) if metric.share else (-np.inf, np.inf, -np.inf) for key, metric in asked.items()}
     return Effect(
         rows=len(y),
         before=first,
         after=second,
-        after_interval={key: _interval(second[key], drawn_new[key], 0.0, 1.0) for key in METRICS},
+        after_interval={key: _interval(second[key], drawn_new[key], *ends[key][:2]) for key in asked},
         difference_interval={
-            key: _interval(second[key] - first[key], drawn_new[key] - drawn_old[key], -1.0, 1.0) for key in METRICS
+            key: _interval(second[key] - first[key], drawn_new[key] - drawn_old[key], ends[key][2], ends[key][1])
+            for key in asked
         },
         changed=int((before != after).sum()),
         turned=int(((before == y) != (after == y)).sum()),
     )
 
 
-def _relabelled(*columns: Ints) -> tuple[int, tuple[Ints, ...]]:
-    """Labels renumbered over the classes that occur at all: with 100,000 classes most do not."""
+class _Outcomes:
+    """The rows, with labels renumbered over the classes that occur at all: with 100,000 classes most do not."""
+
+    def __init__(self, y: Ints, before: Ints, after: Ints, metrics: Mapping[str, Metric]) -> None:
+        self.occurring, self.labels, classes = _relabelled(y, before, after)
+        self.counted = {k: m.narrowed(classes) for k, m in metrics.items() if not isinstance(m, MeanCost)}
+        self.cost = {
+            k: (y, m.per_row(y, before), m.per_row(y, after)) for k, m in metrics.items() if isinstance(m, MeanCost)
+        }
+
+    def values(self, column: int, weights: NDArray[np.uint8] | None) -> dict[str, Floats]:
+        """(draws,) of every metric; column 1 is before, 2 is after."""
+        counts = _counts(self.labels, column, weights, self.occurring)
+        found = {key: metric.measure(*counts) for key, metric in self.counted.items()}
+        for key, costs in self.cost.items():
+            drawn = np.ones((1, len(costs[0]))) if weights is None else weights
+            found[key] = np.array([row @ costs[column] / max(float(row.sum()), 1.0) for row in drawn])
+        return found
+
+
+def _relabelled(*columns: Ints) -> tuple[int, tuple[Ints, ...], Ints]:
+    """How many classes occur in any column, the columns renumbered over them, and which they are."""
     seen = np.zeros(max(int(c.max()) for c in columns) + 1, bool)
     for column in columns:
         seen[column] = True
     number = np.cumsum(seen) - 1
-    return int(seen.sum()), tuple(number[c] for c in columns)
+    return int(seen.sum()), tuple(number[c] for c in columns), np.flatnonzero(seen)
 
 
 POISSON_TABLE = np.searchsorted(
@@ -124,19 +156,20 @@ def _counts(
     return result[0], result[1], result[2]
 
 
-def _values(true: Floats, predicted: Floats, hits: Floats) -> dict[str, Floats]:
-    return {key: metric.measure(true, predicted, hits) for key, metric in METRICS.items()}
-
-
 def _interval(value: float, draws: Floats, low: float, high: float) -> list[float]:
     ends = value + np.quantile(draws, [0.025, 0.975]) - draws.mean()
     return [float(v) for v in np.clip(ends, low, high)]
 
 
+def class_counts_of(y: Ints, decided: Ints, classes: int) -> Floats:
+    """(3, K) true, predicted and hit counts."""
+    return np.stack([np.bincount(v, minlength=classes) for v in (y, decided, y[y == decided])]).astype(np.float64)
+
+
 def judge(effect: Effect, metric: Metric) -> tuple[bool, str]:
     """Whether the change is recommended, and the sentence that says why.
 
-    It is only when the 95 % interval of the difference in the goal's metric excludes harm it is worth the
+    It is only when the 95 % interval of the difference in the goal's metric excludes harm, it is worth the
     change, and enough rows speak.
     """
     low, high = effect.difference_interval[metric.key]
@@ -147,16 +180,24 @@ def judge(effect: Effect, metric: Metric) -> tuple[bool, str]:
     harmless = low > 0 if metric.sign > 0 else high < 0
     if harmless and speaking < ENOUGH_CHANGES:
         return False, f"not recommended: only {speaking} predictions change sides {where}, too few to judge"
+    show = _points if metric.share else _plain
+    unit = " points" if metric.share else ""
     if low > 0 or high < 0:
         verb, ends = ("rises", (low, high)) if low > 0 else ("falls", (-high, -low))
-        sentence = f"{metric.words} {verb} by {_points(ends[0])} to {_points(ends[1])} points {where}"
+        sentence = f"{metric.words} {verb} by {show(ends[0])} to {show(ends[1])}{unit} {where}"
         if not harmless:
             return False, f"not recommended: {sentence}"
-        if abs(effect.after[metric.key] - effect.before[metric.key]) < WORTH:
+        least = WORTH if metric.share else WORTH * abs(effect.before[metric.key])
+        if abs(effect.after[metric.key] - effect.before[metric.key]) < least:
             return False, f"not recommended: {sentence}, too little to matter"
         return True, f"recommended: {sentence}"
-    change = f"{_points(low, sign=True)} to {_points(high, sign=True)} points {where}"
+    change = f"{show(low, sign=True)} to {show(high, sign=True)}{unit} {where}"
     return False, f"not recommended: the change in {metric.words} is {change}, harm is not excluded"
+
+
+def _plain(value: float, *, sign: bool = False) -> str:
+    """A cost, in the units it was stated in."""
+    return f"{'+' if sign and value > 0 else ''}{value:.3g}"
 
 
 def _points(value: float, *, sign: bool = False) -> str:
