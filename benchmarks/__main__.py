@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-HELPERS = ("__init__", "__main__", "generate", "losspeers", "measure", "peers", "realdata")
+HELPERS = ("__init__", "__main__", "generate", "losscases", "losspeers", "measure", "peers", "realdata")
 
 
 class Benchmarks(click.Group):
