@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from evenhand.forecasting import Plan as Plan
     from evenhand.forecasting import forecast as forecast
     from evenhand.scanning import tally_predictions as tally_predictions
+    from evenhand.shift import PriorEstimate as PriorEstimate
+    from evenhand.shift import estimate_prior as estimate_prior
+    from evenhand.shift import labelled_reference as labelled_reference
     from evenhand.tally import Tally as Tally
     from evenhand.tilt import TiltFit as TiltFit
     from evenhand.tilt import fit_tilt as fit_tilt
@@ -44,6 +47,7 @@ _HOME = {
     "Forecast": "forecasting",
     "InputError": "declared",
     "Plan": "forecasting",
+    "PriorEstimate": "shift",
     "Tally": "tally",
     "TiltFit": "tilt",
     "audit": "auditing",
@@ -53,10 +57,12 @@ _HOME = {
     "class_counts": "counts",
     "class_weights": "weights",
     "effective_weights": "weights",
+    "estimate_prior": "shift",
     "fit_correction": "correction",
     "fit_tilt": "tilt",
     "forecast": "forecasting",
     "from_arrays": "files",
+    "labelled_reference": "shift",
     "open_predictions": "files",
     "score_test": "tilt",
     "tally_predictions": "scanning",

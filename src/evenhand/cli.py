@@ -17,6 +17,7 @@ COMMANDS = {
     "forecast": "Tell before training what weights, a sampler and a loss will do to the counts.",
     "weights": "Compute class weights from labels or counts.",
     "fix": "Find the offsets that put the predictions right, and apply them.",
+    "shift": "Tell whether the class frequencies of new, unlabelled rows have moved.",
     "demo": "See it happen on real data: train, audit, report.",
     "tally": "Count one part of the predictions, to audit all parts together.",
 }
