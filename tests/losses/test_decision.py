@@ -197,8 +197,9 @@ def test_blocks_of_rows_and_saturated_rows(name, monkeypatch):
 
 def test_a_class_of_weight_zero_is_never_answered():
     weight = [1.0, 0.0, 2.0]
-    for name, options in (("cross-entropy", {}), ("focal", {}), ("los", {})):
-        present = losses.build(name, [5, 4, 3], weight=weight, **options).correction("balanced-accuracy")
+    zero = {"weight": weight}
+    for name, options in (("cross-entropy", zero), ("focal", zero), ("los", zero), ("focal", {"alpha": weight})):
+        present = losses.build(name, [5, 4, 3], **options).correction("balanced-accuracy")
         assert not present.exact
         z = torch.tensor([[0.0, 9.0, 1.0]])
         assert present.predict(z).item() != 1

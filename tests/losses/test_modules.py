@@ -277,6 +277,24 @@ def test_copies_and_saved_states_go_on_as_the_original(name):
 
 
 @pytest.mark.parametrize("name", SOFTMAX)
+def test_every_loss_works_from_features_alone(name):
+    generator = torch.Generator().manual_seed(2)
+    features = torch.randn(20, 6, generator=generator, dtype=torch.float64)
+    head = torch.randn(K, 6, generator=generator, dtype=torch.float64).requires_grad_()
+    y = torch.randint(K, (20,), generator=generator)
+    y[3] = -100
+    dense, lean = (losses.build(name, COUNTS) for _ in range(2))
+    if name != "seesaw":  # which counts in training mode, as both must
+        dense, lean = dense.eval(), lean.eval()
+    expected = dense(F.linear(features, head), y)
+    found = lean.linear(features, head, y, chunk_rows=7)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, head)[0], torch.autograd.grad(expected, head)[0])
+    for here, there in zip(dense.buffers(), lean.buffers(), strict=True):
+        assert torch.equal(here, there)
+
+
+@pytest.mark.parametrize("name", SOFTMAX)
 def test_soft_targets_are_taken_or_refused_in_a_sentence(name):
     z, y = batch()
     loss = losses.build(name, COUNTS, reduction="none").eval()

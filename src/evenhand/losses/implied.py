@@ -96,19 +96,18 @@ def decision_rule(
     if unknown:
         return DecisionRule(goal, np.ones(classes), np.zeros(classes), exact=False, why=unknown)
     weight = _numbers(law.class_weight, classes)
+    if isinstance(law.shape, Focal):
+        weight = weight * _numbers(law.shape.alpha, classes)
     silenced = weight == 0
     known = not (silenced & ~np.asarray(np.zeros(classes, bool) if absent is None else absent)).any()
     if _is_affine(law, goal, weight):
         factor = 1.0 - law.shape.q if isinstance(law.shape, Generalised) else 1.0
-        scale, offset = (
-            factor * _numbers(law.scale, classes),
-            factor * _numbers(law.offset, classes, 0.0) - np.log(np.where(silenced, np.inf, weight)) - prior,
-        )
+        offset = factor * _numbers(law.offset, classes, 0.0) - np.log(np.where(silenced, np.inf, weight)) - prior
         why = _AFFINE if known else _SILENCED
-        return DecisionRule(goal, scale, offset, exact=known, why=why)
+        return DecisionRule(goal, factor * _numbers(law.scale, classes), offset, exact=known, why=why)
     known = known and not (silenced.any() and law.smooths)
-    offset = np.where(silenced, -np.inf, -prior)
     why = _INVERTED if known else _SILENCED
+    offset = np.where(silenced, -np.inf, -prior)
     return PosteriorRule(goal, np.ones(classes), offset, exact=known, why=why, law=_held(law))
 
 
@@ -154,8 +153,7 @@ def _is_affine(law: Law, goal: str, weight: Floats) -> bool:
         by_class = law.smoothing_mass == "weighted"
         return goal == "accuracy" and one_share and (by_class or _same(weight))
     if isinstance(law.shape, Focal):
-        alike = all(not isinstance(x, Tensor) or _same(_numbers(x, 1)) for x in (law.shape.gamma, law.shape.alpha))
-        return goal == "accuracy" and alike and _same(weight)
+        return goal == "accuracy" and _same(_numbers(law.shape.gamma, 1)) and _same(weight)
     if isinstance(law.shape, Poly):
         return goal == "accuracy" and _same(weight)
     return True
@@ -169,7 +167,7 @@ def _numbers(value: Any, classes: int, otherwise: float = 1.0) -> Floats:
     """(K,) float64, or `otherwise` everywhere for None."""
     if value is None:
         return np.full(classes, otherwise)
-    return np.asarray(to_numpy(value), np.float64).reshape(-1)
+    return np.broadcast_to(np.asarray(to_numpy(value), np.float64), classes if np.ndim(value) == 0 else len(value))
 
 
 def _held(law: Law) -> Law:

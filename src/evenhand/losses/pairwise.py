@@ -14,6 +14,7 @@ from torch import Tensor
 from evenhand.declared import InputError
 from evenhand.losses.base import SoftmaxLoss, as_counts
 from evenhand.losses.class_vectors import in_range, rows_or_one
+from evenhand.losses.functional import is_distributed
 from evenhand.losses.law import Law
 from evenhand.losses.margins import checked_scale
 from evenhand.losses.rows import is_traced
@@ -134,10 +135,11 @@ class SeesawLoss(SoftmaxLoss):
     @torch.no_grad()
     def observe(self, target: Tensor) -> None:
         """Count the targets of a training batch, over all ranks; nothing waits for the device."""
-        if not (self.online and self.training) or target.is_floating_point():
+        if not (self.online and self.training) or not isinstance(target, Tensor) or target.is_floating_point():
             return
+        labels = target.to_local() if is_distributed(target) else target  # type: ignore[attr-defined]
         labels, counted = index_target(
-            target, len(self.seen), tuple(target.shape), self.ignore_index, traced=is_traced(target)
+            labels, len(self.seen), tuple(labels.shape), self.ignore_index, traced=is_traced(labels)
         )
         once = torch.ones_like(labels) if counted is None else counted.long()
         batch = torch.zeros_like(self.seen).scatter_add_(0, labels.to(self.seen.device), once.to(self.seen.device))

@@ -73,7 +73,7 @@ def _log_slope(gap: Tensor, law: Law) -> Tensor:
     if shape.alpha is None:
         return slope
     alpha = shape.alpha.to(gap) if isinstance(shape.alpha, Tensor) else torch.as_tensor(shape.alpha).to(gap)
-    return slope + alpha.log()
+    return slope + _log_weight(alpha, gap)
 
 
 def _unsmoothed(log_q: Tensor, law: Law) -> Tensor:
