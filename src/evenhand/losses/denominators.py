@@ -73,7 +73,7 @@ def _hard(target: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor:
     if weight is None:
         return counted.to(wide_type(target))
     index = index_target(target, len(weight), tuple(target.shape), ignore_index).classes
-    of_row = weight.detach().to(wide_type(weight))[index].reshape(target.shape)
+    of_row = weight.detach()[index].to(wide_type(weight)).reshape(target.shape)
     return of_row.where(counted, 0.0)
 
 
