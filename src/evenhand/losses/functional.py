@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +10,12 @@ from torch import Tensor
 
 from evenhand.declared import InputError
 from evenhand.losses.law import Law, row_losses
-from evenhand.losses.reduction import Denominator, Empty, Reduction, RowLosses, divide, reduce
+from evenhand.losses.reduction import Denominator, Empty, Reduction, RowLosses, check_choice, divide, reduce
 from evenhand.losses.rows import Adjustment, RowStatistics, arithmetic, dense_statistics, is_traced
 from evenhand.losses.soft import soft_row_losses
 from evenhand.losses.targets import (
     Layout,
+    check_tensors,
     flatten_logits,
     index_target,
     logits_shape,
@@ -100,6 +101,8 @@ def cross_entropy(
         >>> round(cross_entropy(logits, target, weighted).item(), 6)
         1.626928
     """
+    check_tensors(logits, target)
+    check_options(reduction, denominator, empty)
     if is_distributed(logits):
         from evenhand.losses.sharded import sharded_cross_entropy
 
@@ -135,6 +138,7 @@ def losses_by_row(
     class_dim: int = 1,
 ) -> RowLosses:
     """The losses before reduction: numerators and weights in the target's shape; arguments as :func:`cross_entropy`."""
+    check_tensors(logits, target)
     if is_distributed(logits):
         from evenhand.losses.sharded import sharded_losses_by_row
 
@@ -143,11 +147,11 @@ def losses_by_row(
     layout = flatten_logits(logits, class_dim)
     check_law(law, layout.logits.shape[1])
     weight = per_row("sample_weight", sample_weight, layout.positions, layout.logits)
+    more = per_row("extra", extra, layout.positions, layout.logits)
     if target.is_floating_point():
         shares = soft_target(target, layout, logits, ignore_index, class_dim)
-        rows = soft_row_losses(layout.logits, shares, law, weight)
+        rows = soft_row_losses(layout.logits, shares, law, weight, more)
     else:
-        more = per_row("extra", extra, layout.positions, layout.logits)
         rows = _hard(layout, target, law, ignore_index, weight, more)
     return RowLosses(*(x.reshape(layout.positions) for x in rows))
 
@@ -187,8 +191,34 @@ def check_law(law: Law, classes: int) -> None:
         per_class(name, getattr(law, name), classes)
     if isinstance(law.label_smoothing, Tensor):
         per_class("label_smoothing", law.label_smoothing, classes)
-    elif not 0 <= law.label_smoothing < 1:
+    else:
+        check_smoothing(law)
+    for name in ("gamma", "alpha"):
+        value = getattr(law.shape, name, None)
+        per_class(name, value if isinstance(value, Tensor) and value.dim() else None, classes)
+
+
+def check_smoothing(law: Law) -> bool:
+    """True, or an error for a share of the smoothing outside [0, 1).
+
+    Raises:
+        InputError: that.
+    """
+    if not isinstance(law.label_smoothing, Tensor) and not 0 <= law.label_smoothing < 1:
         raise InputError(f"expected label_smoothing in [0, 1), got {law.label_smoothing}; 0.1 is usual")
+    return True
+
+
+def check_options(reduction: str, denominator: object, empty: str) -> None:
+    """Refuse words that mean nothing, also where this call would not need them.
+
+    Raises:
+        InputError: another name for the reduction, the denominator or the empty batch.
+    """
+    check_choice("reduction", reduction, get_args(Reduction))
+    check_choice("empty", empty, get_args(Empty))
+    if isinstance(denominator, str):
+        check_choice("denominator", denominator, get_args(Denominator))
 
 
 def _hard(
@@ -215,8 +245,10 @@ def _torch_takes(logits: Tensor, target: Tensor, law: Law, class_dim: int) -> bo
     """Class indices, float32 or float64, classes where torch looks for them, and weights that fit."""
     dims = logits.dim()
     usual = target.dtype == torch.int64 and logits.is_floating_point() and logits.element_size() >= 4
-    placed = dims > 0 and (class_dim == 1 or dims <= 2)
-    return usual and placed and (law.class_weight is None or len(law.class_weight) == logits.shape[min(1, dims - 1)])
+    placed = dims == 1 or class_dim in ((1, -1) if dims == 2 else (1,))
+    weight = law.class_weight  # torch has no gradient for it
+    fits = weight is None or (len(weight) == logits.shape[min(1, dims - 1)] and not weight.requires_grad)
+    return usual and dims > 0 and placed and fits and check_smoothing(law)
 
 
 def _by_torch(

@@ -336,7 +336,7 @@ def rebalanced(target: Tensor, *, inverse: Tensor, alpha: float, beta: float, mu
         target: (n, K) in [0, 1]. inverse: (K,) 1 / n.
     """
     inverse = inverse.to(target)
-    ratio = inverse / (target @ inverse)[:, None]
+    ratio = inverse / (target * inverse).sum(1, keepdim=True)  # not @: autocast would round it to half precision
     return torch.sigmoid(beta * (ratio - mu)) + alpha
 
 

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
-_CPU_BLOCK = 1 << 20  # cells: 4 MB of float32; in the shared cache, and few enough blocks that threads seldom meet
+_CPU_BLOCK = 1 << 20  # cells per thread: 4 MB of float32, in the shared cache; threads wait for each other at every step
+_MOST_THREADS = 8  # bounds the block
 _DEVICE_BLOCK = 1 << 26  # cells: bounds the temporary memory on a GPU, where small blocks would only add launches
 _LINEAR_FROM = 40.0  # exp(-40) is below the rounding of float64; torch's default of 20 is not
 
@@ -70,15 +72,14 @@ def dense_statistics(
         direction: (K,) what :attr:`RowStatistics.mean` weighs the adjusted logits with.
 
     Returns:
-        Statistics in float32, or float64 for float64 logits; differentiable in everything but the target and the
-        direction, twice.
+        Statistics in float32, or float64 for float64 logits; differentiable in everything but the target, twice.
     """
     wide = arithmetic(logits)
     scale, offset, row_scale, pair_offset, direction = (
         None if x is None else x.to(logits.device, wide) for x in (scale, offset, row_scale, pair_offset, direction)
     )
     arguments = (logits, target, scale, offset, row_scale, pair_offset, direction)
-    if _needs_plain(logits, scale, offset, row_scale, pair_offset):
+    if _needs_plain(logits, scale, offset, row_scale, pair_offset, direction):
         gap, target_logit, mean = _plain(*arguments)
     else:
         gap, target_logit, mean = _Blockwise.apply(*arguments)  # type: ignore[no-untyped-call]
@@ -91,9 +92,12 @@ def arithmetic(logits: Tensor) -> torch.dtype:
 
 
 def is_traced(x: Tensor) -> bool:
-    """Whether torch.compile, torch.func or a tensor subclass looks on: then in-place blocks are out of place."""
-    transformed: bool = torch._C._are_functorch_transforms_active()
-    return torch.compiler.is_compiling() or transformed or type(x) not in (Tensor, torch.nn.Parameter)
+    """Whether torch.compile, torch.func, forward-mode differentiation or a tensor subclass looks on: then in-place
+    blocks are out of place."""
+    if torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter):
+        return True
+    transformed: bool = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return transformed
 
 
 def _needs_plain(logits: Tensor, *learnable: Tensor | None) -> bool:
@@ -119,7 +123,9 @@ def _plain(
     column = target[:, None]
     target_logit = z.gather(1, column)[:, 0]
     others = torch.logsumexp(z.scatter(1, column, float("-inf")), 1)
-    mean = target_logit[:0].detach() if direction is None else z @ direction
+    mean = (
+        target_logit[:0].detach() if direction is None else (z * direction).sum(1)
+    )  # z @ direction: half under autocast
     return others - target_logit, target_logit, mean
 
 
@@ -218,6 +224,11 @@ def sweep_back(
     return gradient
 
 
+def _block_cells(logits: Tensor) -> int:
+    on_cpu = logits.device.type == "cpu"
+    return _CPU_BLOCK * min(torch.get_num_threads(), _MOST_THREADS) if on_cpu else _DEVICE_BLOCK
+
+
 def _differentiable_gradient(
     logits: Tensor, target: Tensor, adjustment: list[Tensor | None], upstream: tuple[Tensor | None, ...]
 ) -> Tensor:
@@ -234,7 +245,7 @@ def _blocks(logits: Tensor, adjustment: Any, out: Tensor | None = None) -> Itera
     scale, offset, row_scale, pair_offset, _ = adjustment
     rows, classes = logits.shape
     wide = arithmetic(logits)
-    step = max(1, (_CPU_BLOCK if logits.device.type == "cpu" else _DEVICE_BLOCK) // max(1, classes))
+    step = max(1, _block_cells(logits) // max(1, classes))
     direct = out is not None and out.dtype == wide and out.is_contiguous()
     buffer = None if direct else torch.empty((min(step, rows), classes), dtype=wide, device=logits.device)
     for start in range(0, rows, step):

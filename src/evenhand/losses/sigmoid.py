@@ -13,7 +13,7 @@ from evenhand.losses.reduction import Empty, Reduction, RowLosses, check_choice,
 from evenhand.losses.rows import arithmetic, is_traced
 from evenhand.losses.sigmoid_law import SigmoidLaw, check_sigmoid_law
 from evenhand.losses.sigmoid_rows import summed_losses
-from evenhand.losses.targets import flatten_logits
+from evenhand.losses.targets import check_tensors, flatten_logits
 
 EntryDenominator = Literal["elements", "positives", "rows"]
 PLAIN = SigmoidLaw()
@@ -131,6 +131,7 @@ def flatten_entries(logits: Tensor, target: Tensor, ignore_index: int | None = -
     Raises:
         InputError: another shape than the logits', complex targets, targets outside [0, 1], an ignore_index inside.
     """
+    check_tensors(logits, target)
     layout = flatten_logits(logits, class_dim)
     if target.is_complex() or target.shape != logits.shape:
         raise InputError(

@@ -10,8 +10,12 @@ from evenhand.losses.law import Law
 from evenhand.losses.reduction import RowLosses
 from evenhand.losses.rows import arithmetic
 
+_FARTHEST = 1e30
 
-def soft_row_losses(logits: Tensor, target: Tensor, law: Law, sample_weight: Tensor | None = None) -> RowLosses:
+
+def soft_row_losses(
+    logits: Tensor, target: Tensor, law: Law, sample_weight: Tensor | None = None, extra: Tensor | None = None
+) -> RowLosses:
     """The law averaged over the target's classes: ``sum_k t_ik loss(z_i, k)``, with weight ``sum_k t_ik w_k``.
 
     torch divides a weighted mean over soft targets by the number of rows instead, so that a one-hot target and its
@@ -19,6 +23,7 @@ def soft_row_losses(logits: Tensor, target: Tensor, law: Law, sample_weight: Ten
 
     Args:
         logits: (N, K). target: (N, K) shares, usually with sum 1. law: parameters. sample_weight: (N,).
+        extra: (N,), for the shape.
 
     Raises:
         InputError: the law has a temperature, or offsets per pair of classes, which need one target class per row.
@@ -32,7 +37,8 @@ def soft_row_losses(logits: Tensor, target: Tensor, law: Law, sample_weight: Ten
     z = z if law.scale is None else z * law.scale.to(z)
     z = z if law.offset is None else z + law.offset.to(z)
     log_normaliser, nll, gap = _per_class(z, law)
-    loss = nll if law.shape is None else law.shape(gap, torch.arange(z.shape[1], device=z.device), None)
+    by_row = None if extra is None else extra[:, None]
+    loss = nll if law.shape is None else law.shape(gap, torch.arange(z.shape[1], device=z.device), by_row)
     weighted = target if law.class_weight is None else target * law.class_weight.to(z)
     weight = weighted.sum(1)
     terms = _zero_where_absent(loss, weighted)
@@ -52,11 +58,10 @@ def _per_class(z: Tensor, law: Law) -> tuple[Tensor, Tensor, Tensor]:
         nll = log_normaliser - z
         return log_normaliser, nll, nll
     nll = -torch.log_softmax(z, 1)
-    tiny = torch.finfo(z.dtype).tiny
-    safe = nll.clamp(min=tiny)
+    safe = nll.clamp(min=torch.finfo(z.dtype).tiny, max=_FARTHEST)  # a masked class is infinitely far: 0 * inf is NaN
     gap = safe + torch.log(-torch.expm1(-safe))
     if law.margin is None:
-        return z + nll, nll, gap
+        return torch.logsumexp(z, 1, keepdim=True), nll, gap
     margin = law.margin.to(z)
     gap = gap + margin
     nll = torch.nn.functional.softplus(gap, threshold=40.0)
@@ -74,7 +79,7 @@ def _smoothed(terms: Tensor, z: Tensor, weighted: Tensor, target: Tensor, log_no
     direction = law.direction(classes, z)
     if direction is None:
         return terms
-    mean = (z @ direction)[:, None]
+    mean = (z * direction).sum(1, keepdim=True)  # not a product of matrices: autocast would round it to half precision
     if law.margin is not None:
         mean = mean - law.margin.to(z) * direction
     mass = log_normaliser * direction.sum() - mean

@@ -30,6 +30,17 @@ class IndexTarget(NamedTuple):
     counted: Tensor | None
 
 
+def check_tensors(logits: object, target: object) -> None:
+    """Refuse arrays and lists, which have no gradient.
+
+    Raises:
+        InputError: something else than tensors.
+    """
+    for name, value in (("logits", logits), ("target", target)):
+        if not isinstance(value, Tensor):
+            raise InputError(f"expected {name} to be a torch tensor, got {type(value).__name__}; use torch.as_tensor")
+
+
 def flatten_logits(logits: Tensor, class_dim: int = 1) -> Layout:
     """(N, K) logits from (K,), (N, K, d1, ...) or, with ``class_dim=-1``, (..., K).
 
