@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-_CPU_BLOCK = 1 << 20  # cells per thread: 4 MB of float32, in the shared cache; threads wait for each other at every step
+_CPU_BLOCK = 1 << 20  # cells per thread: 4 MB of float32, in the shared cache; threads wait at the end of every step
 _MOST_THREADS = 8  # bounds the block
 _DEVICE_BLOCK = 1 << 26  # cells: bounds the temporary memory on a GPU, where small blocks would only add launches
 _LINEAR_FROM = 40.0  # exp(-40) is below the rounding of float64; torch's default of 20 is not
