@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor, init_device_mesh
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 
+from evenhand import losses
 from evenhand.declared import InputError
 from evenhand.losses.base import SoftmaxLoss
 from evenhand.losses.exact import exact_mean
@@ -24,7 +25,8 @@ from evenhand.losses.functional import cross_entropy, losses_by_row
 from evenhand.losses.law import Law
 from evenhand.losses.pairwise import Cloud, Dropped, Seesaw
 from evenhand.losses.shapes import Focal, Generalised, InfluenceBalanced, Poly
-from evenhand.losses.sharded import ClassShard, sharded_cross_entropy, sharded_losses_by_row
+from evenhand.losses.sharded import sharded_cross_entropy, sharded_losses_by_row
+from evenhand.losses.sharded_layout import ClassShard
 
 ROWS = 13
 
@@ -82,6 +84,7 @@ def laws(classes: int) -> dict[str, tuple[Law, dict[str, Any]]]:
     }
 
 
+NEEDED = {name: {"rows": 1000} for name in ("sigmoid-focal", "asymmetric", "distribution-balanced", "eqlv2")}
 CLASSES = (3, 5, 7, 8)  # over four ranks: one empty; one empty and one short; short; even
 
 
@@ -234,6 +237,23 @@ def extremes(place: Place) -> dict[str, float]:
     }
 
 
+def by_name(place: Place) -> dict[str, float]:
+    """Every softmax loss of the registry takes a DTensor; those that draw noise are compared elsewhere."""
+    logits, target = data(7)
+    counts, errors = [900, 500, 200, 90, 30, 9, 2], {}
+    for name in losses.available():
+        if not isinstance(losses.build(name, counts, **NEEDED.get(name, {})), SoftmaxLoss) or name in ("seql", "gcl"):
+            continue
+        dense, ours = (losses.build(name, counts, **NEEDED.get(name, {})) for _ in range(2))
+        whole = logits.clone().requires_grad_()
+        expected = dense(whole, target)
+        spread = distribute_tensor(logits, place.four, (Shard(1),)).requires_grad_()
+        loss = ours(spread, target)
+        (slope,), (gradient,) = back(expected, whole), back(loss, spread)
+        errors[name] = max(difference(loss, expected), difference(gradient.full_tensor(), slope))
+    return errors
+
+
 def everything_ignored(place: Place) -> dict[str, float]:
     logits, target = data(7)
     shard, size = ClassShard.of_rank(7, place.group(4))
@@ -354,6 +374,7 @@ def cases(place: Place) -> dict[str, dict[str, float]]:
         rows_alone,
         learnable,
         extremes,
+        by_name,
         everything_ignored,
         traffic,
         head,

@@ -12,12 +12,14 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
+from evenhand import losses  # noqa: E402
 from evenhand.declared import InputError  # noqa: E402
 from evenhand.losses.base import SoftmaxLoss  # noqa: E402
 from evenhand.losses.denominators import denominator_of  # noqa: E402
 from evenhand.losses.exact import WeightedAccumulation, exact_mean, expected_denominator  # noqa: E402
 from evenhand.losses.functional import losses_by_row  # noqa: E402
 from evenhand.losses.law import Law  # noqa: E402
+from evenhand.losses.registry import entry, options_of  # noqa: E402
 from evenhand.losses.shapes import Focal  # noqa: E402
 
 CLASSES, FEATURES, ROWS = 100, 16, 64
@@ -70,8 +72,8 @@ def test_accumulated_gradient_is_that_of_the_whole_batch(kind: type[SoftmaxLoss]
     known, streamed, step = head(), head(), WeightedAccumulation(guess=30.0)
     pieces = list(parts(x, y, u))
     with exact_mean(criterion, [b for _, b, _ in pieces], sample_weights=[c for _, _, c in pieces]) as total:
-        losses = [criterion(known(a), b, c) for a, b, c in pieces]
-        torch.stack(losses).sum().backward()
+        values = [criterion(known(a), b, c) for a, b, c in pieces]
+        torch.stack(values).sum().backward()
     for a, b, c in pieces:
         rows = criterion.rows(streamed(a), b, c)
         step.add(rows, rows.denominator(denominator)).backward()
@@ -80,7 +82,7 @@ def test_accumulated_gradient_is_that_of_the_whole_batch(kind: type[SoftmaxLoss]
     expected = criterion(head()(x), y, u)
     assert error(gradient(known), whole) < 1e-6
     assert error(gradient(streamed), whole) < 1e-6
-    assert sum(loss.item() for loss in losses) == pytest.approx(expected.item(), rel=1e-6)
+    assert sum(value.item() for value in values) == pytest.approx(expected.item(), rel=1e-6)
     assert mean.item() == pytest.approx(expected.item(), rel=1e-6)
     assert total.item() == pytest.approx(float(criterion.rows(head()(x), y, u).denominator(denominator)), rel=1e-6)
 
@@ -116,6 +118,25 @@ def test_denominators_of_soft_targets(weight: Tensor | None, kind: str) -> None:
     rows = losses_by_row(torch.zeros(2, 3, 5), soft, law, sample_weight=u)
     found = denominator_of(soft, law, sample_weight=u, kind=kind)
     assert found.item() == pytest.approx(rows.denominator(kind).item())
+
+
+@pytest.mark.parametrize("name", losses.available())
+def test_every_loss_knows_its_denominator_before_the_forward_pass(name: str) -> None:
+    counts, labels = [900, 500, 90, 9], torch.tensor([0, 3, 1, -100, 0, 2])
+    known = options_of(entry(name).load())
+    given = {"weight": counts, "rows": 1000}
+    criterion = losses.build(name, counts, **{option: given[option] for option in given if option in known})
+    if not isinstance(criterion, SoftmaxLoss):
+        with pytest.raises(InputError, match="WeightedAccumulation"), exact_mean(criterion, [labels]):
+            pass
+        return
+    expected = criterion.rows(torch.zeros(6, 4), labels).denominator(criterion.mean_denominator)
+    assert criterion.denominator(labels).item() == pytest.approx(expected.item())
+    whole = criterion.eval()(torch.zeros(6, 4), labels)
+    with exact_mean(criterion, labels.split(2)):
+        parts = sum(criterion(torch.zeros(2, 4), y).item() for y in labels.split(2))
+    if name not in ("seql", "gcl"):  # which draw noise
+        assert parts == pytest.approx(whole.item(), rel=1e-6)
 
 
 def test_dense_targets_count_every_position() -> None:

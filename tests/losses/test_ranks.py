@@ -17,6 +17,7 @@ CASES = [f"{ranks} ranks, {classes} classes" for ranks in (2, 4) for classes in 
     "rows_alone",
     "learnable",
     "extremes",
+    "by_name",
     "everything_ignored",
     "traffic",
     "head",

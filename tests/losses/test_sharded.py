@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from evenhand.declared import InputError  # noqa: E402
 from evenhand.losses.law import Law  # noqa: E402
-from evenhand.losses.sharded import ClassShard, sharded_cross_entropy, sharded_losses_by_row  # noqa: E402
-from evenhand.losses.sharded_layout import chunk  # noqa: E402
+from evenhand.losses.sharded import sharded_cross_entropy, sharded_losses_by_row  # noqa: E402
+from evenhand.losses.sharded_layout import ClassShard, chunk  # noqa: E402
 
 
 @pytest.mark.parametrize(("classes", "ranks"), [(1, 1), (5, 4), (7, 4), (8, 4), (3, 7), (1_000_003, 64)])
@@ -50,3 +55,15 @@ def test_logits_that_are_none_are_refused() -> None:
 
 def test_a_single_row_may_come_without_its_axis() -> None:
     assert sharded_cross_entropy(torch.zeros(3), torch.tensor(1), shard=WHOLE).item() == pytest.approx(1.0986123)
+
+
+@pytest.mark.slow
+def test_the_example_runs_and_its_ranks_agree() -> None:
+    script = Path(__file__).parents[2] / "examples" / "sharded_head.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run([*command, "--classes", "1001", "--steps", "2"], capture_output=True, text=True, timeout=300)
+    losses = [set(re.findall(rf"rank {rank}\] loss ([\d.]+)", done.stdout)) for rank in (0, 1)]
+    assert len(losses[0]) == 2, done.stderr[-2000:]
+    assert losses[0] == losses[1]
+    assert "501 of 1,001 classes" in done.stdout
+    assert "500 of 1,001 classes" in done.stdout

@@ -66,7 +66,7 @@ def exact_mean(
         D, a 0-dim tensor. The first target or the class weights decide where it lives; with NCCL that must be the GPU.
 
     Raises:
-        InputError: another reduction; neither or both of targets and denominator; labels out of range.
+        InputError: a loss of another kind or reduction; neither or both of targets and denominator; wrong labels.
 
     Example:
         >>> from evenhand.losses.base import SoftmaxLoss
@@ -77,11 +77,7 @@ def exact_mean(
         >>> round(sum(parts), 6), round(criterion(logits, target).item(), 6), total.item()
         (0.598537, 0.598537, 5.0)
     """
-    if criterion.reduction != "mean":
-        raise InputError(
-            f"expected a loss with reduction='mean', got {criterion.reduction!r}, which divides by nothing; build it "
-            "with reduction='mean'"
-        )
+    check_mean(criterion)
     total = summed(_local(criterion, targets, sample_weights, denominator), group)
     factor = gradient_divisor(group, averaged_by)
     before = criterion.fixed_denominator
@@ -218,6 +214,24 @@ class WeightedAccumulation:
         _scale(gradients_of, factor)
         mean: Tensor = (numerator / safe).where(some, 0.0).float()
         return mean
+
+
+def check_mean(criterion: Any) -> None:
+    """Refuse a loss whose denominator cannot be fixed.
+
+    Raises:
+        InputError: no softmax loss module of this package, or another reduction than the mean.
+    """
+    if not hasattr(criterion, "fixed_denominator"):
+        raise InputError(
+            f"expected a softmax loss module of evenhand, got {type(criterion).__name__}; for multi-label losses use "
+            "WeightedAccumulation with their rows(), for torch's own loss losses.build('weighted', ...)"
+        )
+    if criterion.reduction != "mean":
+        raise InputError(
+            f"expected a loss with reduction='mean', got {criterion.reduction!r}, which divides by nothing; build it "
+            "with reduction='mean'"
+        )
 
 
 def summed(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evenhand.declared import InputError
+from evenhand.losses.exact import check_mean
 from evenhand.losses.reduction import divide
 
 
@@ -30,17 +31,14 @@ class TrainerLoss:
             with their classes on the last axis, whatever ``class_dim`` says.
 
     Raises:
-        InputError: another reduction.
+        InputError: a loss of another kind or reduction.
 
     Source: ``transformers.Trainer``, arguments ``compute_loss_func`` and method ``get_batch_samples``, release 5.23,
     https://huggingface.co/docs/transformers/main_classes/trainer.
     """
 
     def __init__(self, criterion: Any) -> None:
-        if criterion.reduction != "mean":
-            raise InputError(
-                f"expected a loss with reduction='mean', got {criterion.reduction!r}; the Trainer needs one number"
-            )
+        check_mean(criterion)
         self.criterion = criterion
         self.attached = False
 

@@ -16,7 +16,7 @@ from evenhand.losses.functional import PLAIN, check_law
 from evenhand.losses.law import Law, row_losses
 from evenhand.losses.reduction import Denominator, Empty, Reduction, RowLosses, check_choice, divide
 from evenhand.losses.rows import arithmetic
-from evenhand.losses.sharded_layout import ClassShard, Placed, class_axis, place
+from evenhand.losses.sharded_layout import ClassShard, Placed, place
 from evenhand.losses.sharded_rows import add_over_ranks, sharded_statistics
 from evenhand.losses.targets import index_target, per_row
 
@@ -131,6 +131,3 @@ def _rows(
         extra=per_row("extra", placed.rows_of_this_rank(extra), positions, block),
     )
     return RowLosses(*(x.reshape(positions) for x in rows))
-
-
-__all__ = ["ClassShard", "class_axis", "sharded_cross_entropy", "sharded_losses_by_row"]
