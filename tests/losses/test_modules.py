@@ -322,6 +322,24 @@ def test_compiled_without_graph_breaks(name):
         assert compiled.seen.sum() == len(y)
 
 
+@pytest.mark.parametrize("name", SOFTMAX)
+def test_nothing_waits_for_the_device(name):
+    """Meta tensors have no values: whoever asks one for its number, as in `if` or `.item()`, gets an error."""
+    smoothing = {} if name in ("seql", "label-aware-smoothing") else {"label_smoothing": 0.1}
+    loss = losses.build(name, COUNTS, **smoothing).to("meta")
+    z = torch.empty(9, K, device="meta", requires_grad=True)
+    loss(z, torch.empty(9, dtype=torch.int64, device="meta")).backward()
+    assert z.grad.shape == z.shape
+
+
+def test_a_loss_shows_its_numbers():
+    assert repr(losses.build("vs", COUNTS, tau=0.5)) == (
+        "VSLoss(classes=5, gamma=0.3, tau=0.5, reduction='mean', ignore_index=-100)"
+    )
+    assert "rule='sqrt'" in repr(losses.build("weighted", COUNTS, rule="sqrt"))
+    assert "label_smoothing=0.1" in repr(losses.build("focal", label_smoothing=0.1))
+
+
 def test_the_factor_of_influence_has_no_gradient_and_takes_the_features():
     z, y = batch()
     z.requires_grad_()

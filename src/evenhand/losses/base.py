@@ -263,8 +263,9 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
         raise InputError("this loss does not know the number of classes: build it with counts= or weight=")
 
     def extra_repr(self) -> str:
-        """Number of classes, reduction and what is switched on."""
+        """Number of classes, the loss's own numbers, reduction and what is switched on."""
         said = [f"classes={self.counts.classes}"] if self.counts is not None else []
+        said += [f"{name}={value!r}" for name, value in vars(self).items() if name not in _COMMON and _is_word(value)]
         said += [f"reduction={self.reduction!r}", f"ignore_index={self.ignore_index}"]
         said += [f"label_smoothing={self.label_smoothing}"] if self.label_smoothing else []
         return ", ".join(said)
@@ -277,6 +278,26 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
             if moved is not None and moved.dtype != buffer.dtype:
                 self._buffers[name] = buffer.to(moved.device)
         return self
+
+
+_COMMON = frozenset(
+    [
+        "training",
+        "reduction",
+        "ignore_index",
+        "label_smoothing",
+        "smoothing_mass",
+        "z_loss",
+        "class_dim",
+        "mean_denominator",
+        "empty",
+    ]
+)
+
+
+def _is_word(value: object) -> bool:
+    """Whether a value is short enough to be shown."""
+    return isinstance(value, bool | int | float | str)
 
 
 def as_counts(counts: Any) -> ClassCounts:

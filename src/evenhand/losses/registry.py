@@ -47,7 +47,7 @@ def build(name: str, counts: Any = None, **options: Any) -> nn.Module:
 
     Example:
         >>> build("focal", counts={"cat": 90, "newt": 10}, weight="balanced", gamma=1.0)
-        FocalLoss(classes=2, reduction='mean', ignore_index=-100)
+        FocalLoss(classes=2, gamma=1.0, reduction='mean', ignore_index=-100)
         >>> build("focus")
         Traceback (most recent call last):
             ...

@@ -98,10 +98,6 @@ class WeightedLoss(SoftmaxLoss):
         super().__init__(weight, counts=known, **options)
         self.rule = rule if self_made else "given"
 
-    def extra_repr(self) -> str:
-        """The rule, and what the base says."""
-        return f"rule={self.rule!r}, {super().extra_repr()}"
-
 
 class ClassBalancedLoss(SoftmaxLoss):
     """Weights by the effective number of rows, ``w_k = (1 - beta) / (1 - beta^n_k)`` with mean 1.
