@@ -465,6 +465,16 @@ def test_modules_are_copied_pickled_and_moved_whole(name: str) -> None:
     assert "reduction" in repr(criterion)
 
 
+@case
+def test_autocast_changes_nothing(name: str) -> None:
+    z, y = (x.float() for x in batch())
+    criterion = made(name)
+    expected = criterion(z, y)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(criterion(z, y), expected)
+        assert criterion(z.bfloat16(), y.bfloat16()).dtype == torch.float32
+
+
 def test_vmap_and_functional_gradients() -> None:
     z, y = batch(6)
     criterion = SigmoidFocalLoss(reduction="sum")
