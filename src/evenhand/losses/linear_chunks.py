@@ -106,12 +106,13 @@ def losses_and_gradients(head: Head, task: Task, factor: Tensor) -> tuple[Tensor
     wide = _wide(task.compute)
     numerator, weight = (head.features.new_empty(len(head.features), dtype=wide) for _ in range(2))
     for part, logits, change in _chunks(used, task):
-        others, target_logit, mean = sweep(logits, task.index[part], change)
+        kept = logits if logits.dtype == wide else None  # half precision cannot hold the softmax exactly enough
+        others, target_logit, mean = sweep(logits, task.index[part], change, out=kept)
         statistics = RowStatistics(others - target_logit, target_logit, None if change.direction is None else mean)
         rows, upstream = _law_and_slope(statistics, change.direction, task, part)
         numerator[part], weight[part] = rows.numerator, rows.weight
         by_row = [None if u is None else u * factor for u in upstream]
-        sweep_back(logits, task.index[part], others, change, by_row, out=logits)
+        sweep_back(logits, task.index[part], others, change, by_row, out=logits, swept=kept is not None)
         gradients.add(part, logits)
     return numerator, weight, gradients
 

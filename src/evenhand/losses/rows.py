@@ -150,38 +150,45 @@ class _Blockwise(torch.autograd.Function):
         return sweep_back(logits, target, others, adjustment, upstream), *unused
 
 
-def sweep(logits: Tensor, target: Tensor, adjustment: Sequence[Tensor | None]) -> tuple[Tensor, Tensor, Tensor]:
+def sweep(
+    logits: Tensor, target: Tensor, adjustment: Sequence[Tensor | None], *, out: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """(N,) ``logsumexp_{k != y} z~_k``, ``z~_y`` and ``direction . z~``, block by block and without gradient.
 
     Args:
         logits: (N, K). target: (N,) int64.
         adjustment: scale, offset, row_scale, pair_offset and direction as in :func:`dense_statistics`, all in the type
             of the arithmetic. Without a direction the last result is empty.
+        out: (N, K) in the type of the arithmetic, for instance the logits themselves, that is left with the softmax
+            over the other classes; None where nobody needs it.
     """
     rows, direction = len(logits), adjustment[-1]
     others, target_logit, mean = (
         torch.empty(size, dtype=arithmetic(logits), device=logits.device)
         for size in (rows, rows, 0 if direction is None else rows)
     )
-    for part, block in _blocks(logits, adjustment):
+    for part, block in _blocks(logits, adjustment, out):
         column = target[part, None]
         if direction is not None:
             torch.mv(block, direction, out=mean[part])
         torch.gather(block, 1, column, out=target_logit[part, None])
         block.scatter_(1, column, float("-inf"))
-        others[part] = _logsumexp(block)
+        others[part] = _logsumexp(block, column)
     return others, target_logit, mean
 
 
-def _logsumexp(block: Tensor) -> Tensor:
-    """(n,) log-sum-exp of the rows; the block is overwritten. -inf where every entry is.
+def _logsumexp(block: Tensor, column: Tensor) -> Tensor:
+    """(n,) log-sum-exp of the rows, in which `column` holds -inf; the block is overwritten with the softmax.
 
     The largest share of a softmax is one over its sum, and the fused softmax is faster than subtraction, ``exp`` and
     sum one by one.
     """
     top = block.amax(1)
+    # a row with one class left has nothing to share the softmax among, which would be 0 / 0
+    nothing = top.isneginf()
+    block.scatter_(1, column, torch.where(nothing, torch.zeros_like(top), top.new_tensor(float("-inf")))[:, None])
     share = torch.softmax(block, 1, out=block).amax(1)
-    return torch.where(top.isneginf(), top, top - share.log())
+    return torch.where(nothing, top, top - share.log())
 
 
 def sweep_back(
@@ -192,6 +199,7 @@ def sweep_back(
     upstream: Sequence[Tensor | None],
     *,
     out: Tensor | None = None,
+    swept: bool = False,
 ) -> Tensor:
     """(N, K) gradient of the row statistics by the logits: of the gap, the softmax over the other classes, and -1 at
     the target; then through ``t_i s_k``.
@@ -200,6 +208,7 @@ def sweep_back(
         logits, target, adjustment: as :func:`sweep` had them. others: its first result.
         upstream: (N,) gradients by gap, target logit and mean; None where there is none.
         out: (N, K) of the logits' type to write to, or the logits themselves; None for a new tensor.
+        swept: whether :func:`sweep` has left its softmax in place of the logits.
     """
     zeros = torch.zeros_like(others)
     by_gap, by_target, by_mean = (zeros if u is None else u for u in upstream)
@@ -208,10 +217,12 @@ def sweep_back(
     masked = torch.where(others.isneginf(), zeros, float("-inf"))[:, None]
     at_target = (by_target - by_gap)[:, None]
     gradient = torch.empty_like(logits) if out is None else out
-    for part, block in _blocks(logits, adjustment, gradient):
+    for part, block in _blocks(logits, (None,) * 5 if swept else adjustment, gradient):
         column = target[part, None]
-        block.scatter_(1, column, masked[part])
-        torch.softmax(block, 1, out=block).mul_(by_gap[part, None])
+        if not swept:
+            block.scatter_(1, column, masked[part])
+            torch.softmax(block, 1, out=block)
+        block.mul_(by_gap[part, None])
         block.scatter_(1, column, at_target[part])
         if direction is not None and upstream[2] is not None:
             block.addcmul_(by_mean[part, None], direction)
