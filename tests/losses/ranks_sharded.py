@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor, init_device_mesh
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 
@@ -315,9 +316,32 @@ def head(place: Place) -> dict[str, float]:
     return errors
 
 
-def network() -> nn.Module:
+def head_under_fsdp(place: Place) -> dict[str, float]:
+    """Rows over FSDP2, which averages gradients, classes over a mesh of their own."""
+    model, twin = network(8), network(8)
+    twin.load_state_dict(model.state_dict())
+    x = torch.randn(12, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    target = torch.randint(8, (12,), generator=torch.Generator().manual_seed(4))
+    criterion = SoftmaxLoss(vectors(8)["class_weight"], label_smoothing=0.1)
+    dense = criterion(twin(x), target)
+    dense.backward()
+    parallelize_module(model, place.grid["classes"], {"2": ColwiseParallel(use_local_output=False)})
+    fully_shard(model, mesh=place.grid["rows"])
+    mine = slice(0, 5) if place.grid["rows"].get_local_rank() == 0 else slice(5, 12)
+    with exact_mean(criterion, [target[mine]], group=place.grid["rows"].get_group()):
+        loss = criterion(model(x[mine]), target[mine])
+        loss.backward()
+    mean = loss.detach().clone()
+    dist.all_reduce(mean, group=place.grid["rows"].get_group())
+    worst = difference(mean / 2, dense)
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        worst = max(worst, difference(ours.grad.full_tensor(), theirs.grad))  # type: ignore[union-attr, arg-type]
+    return {"gradients": worst}
+
+
+def network(classes: int = 7) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 7)).double()
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, classes)).double()
 
 
 def refusals(place: Place) -> dict[str, float]:
@@ -378,6 +402,7 @@ def cases(place: Place) -> dict[str, dict[str, float]]:
         everything_ignored,
         traffic,
         head,
+        head_under_fsdp,
         refusals,
         twice_differentiated,
     )

@@ -19,6 +19,7 @@ from evenhand.losses.denominators import denominator_of  # noqa: E402
 from evenhand.losses.exact import WeightedAccumulation, exact_mean, expected_denominator  # noqa: E402
 from evenhand.losses.functional import losses_by_row  # noqa: E402
 from evenhand.losses.law import Law  # noqa: E402
+from evenhand.losses.linear import linear_cross_entropy  # noqa: E402
 from evenhand.losses.registry import entry, options_of  # noqa: E402
 from evenhand.losses.shapes import Focal  # noqa: E402
 
@@ -137,6 +138,17 @@ def test_every_loss_knows_its_denominator_before_the_forward_pass(name: str) -> 
         parts = sum(criterion(torch.zeros(2, 4), y).item() for y in labels.split(2))
     if name not in ("seql", "gcl"):  # which draw noise
         assert parts == pytest.approx(whole.item(), rel=1e-6)
+
+
+def test_losses_without_logits_take_the_same_denominator() -> None:
+    x, y, weight = long_tailed()
+    criterion, model = SoftmaxLoss(weight), head()
+    with exact_mean(criterion, y.split(16)):
+        for a, b in zip(x.split(16), y.split(16), strict=True):
+            linear_cross_entropy(
+                a, model.weight, b, criterion.law(), bias=model.bias, denominator=criterion.divisor
+            ).backward()
+    assert error(gradient(model), whole_gradient(criterion, x, y)) < 1e-6
 
 
 def test_dense_targets_count_every_position() -> None:

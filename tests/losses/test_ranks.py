@@ -21,6 +21,7 @@ CASES = [f"{ranks} ranks, {classes} classes" for ranks in (2, 4) for classes in 
     "everything_ignored",
     "traffic",
     "head",
+    "head_under_fsdp",
     "refusals",
     "twice_differentiated",
 ]
