@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -17,7 +18,10 @@ from torch import Tensor  # noqa: E402
 
 from evenhand.declared import InputError  # noqa: E402
 from evenhand.losses.base import SoftmaxLoss  # noqa: E402
+from evenhand.losses.decision import DecisionRule  # noqa: E402
 from evenhand.losses.functional import cross_entropy  # noqa: E402
+from evenhand.losses.implied import PosteriorRule  # noqa: E402
+from evenhand.losses.label_rule import LabelRule  # noqa: E402
 from evenhand.losses.law import Law  # noqa: E402
 from evenhand.losses.shapes import Focal, Generalised, InfluenceBalanced, Poly  # noqa: E402
 
@@ -260,6 +264,30 @@ def test_modules_are_copied_saved_and_moved_whole() -> None:
         assert other.weight.dtype == torch.float32
     assert dict(criterion.state_dict()) == {}
     assert criterion.to("meta").weight.device.type == "meta"
+
+
+SCORES = [[3, 2]]
+
+
+@pytest.mark.parametrize("kind", ["DecisionRule", "LabelRule", "PosteriorRule"])
+def test_a_rule_does_not_cut_off_what_it_adds(kind: str) -> None:
+    rules: dict[str, Any] = {"DecisionRule": DecisionRule, "LabelRule": LabelRule, "PosteriorRule": PosteriorRule}
+    rule = rules[kind]("accuracy", np.array([0.5, 1.5]), np.array([0.4, -0.9]), exact=True, why="")
+    exact = rule.apply(np.array(SCORES, dtype=np.float64))
+    for whole in (SCORES, np.array(SCORES), np.array(SCORES, dtype="f4")):
+        np.testing.assert_allclose(rule.apply(whole), exact, rtol=1e-6)
+    for dtype in (torch.int64, torch.float32, torch.float64):
+        np.testing.assert_allclose(rule.apply(torch.tensor(SCORES).to(dtype)).numpy(), exact, rtol=1e-6)
+    with pytest.raises(InputError, match=r"got shape \(1, 3\)"):
+        rule.apply([[1, 2, 3]])
+
+
+def test_half_precision_makes_no_ties() -> None:
+    rule = DecisionRule("accuracy", np.ones(2), np.array([100.0, 100.1]), exact=True, why="")
+    for z in (torch.zeros(1, 2, dtype=torch.bfloat16), np.zeros((1, 2), dtype=np.float16)):
+        assert rule.predict(z).tolist() == [1]
+    labels = LabelRule("accuracy", np.ones(2), np.array([-300.0, -301.0]), exact=True, why="")
+    assert labels.predict(torch.full((1, 2), 300.5).half()).tolist() == [[True, False]]
 
 
 # Words

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evenhand.counts import to_numpy
 from evenhand.declared import Floats, InputError
-from evenhand.losses.decision import GOALS, DecisionRule
+from evenhand.losses.decision import GOALS, DecisionRule, as_scores
 from evenhand.losses.law import Law
 from evenhand.losses.posterior import log_posterior
 from evenhand.losses.reduction import check_choice
@@ -37,6 +37,7 @@ class PosteriorRule(DecisionRule):
             InputError: the last axis is not K.
         """
         self.check(logits)
+        logits = as_scores(logits)
         raw = logits.detach() if isinstance(logits, Tensor) else torch.as_tensor(np.array(to_numpy(logits)))
         rows = raw.reshape(-1, len(self.offset))
         offset = torch.as_tensor(self.offset, device=raw.device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evenhand.declared import Floats
-from evenhand.losses.decision import DecisionRule
+from evenhand.losses.decision import DecisionRule, as_scores
 from evenhand.losses.sigmoid_law import SigmoidLaw, is_off, negative_loss, positive_loss
 
 FARTHEST = 60.0  # nats: beyond these log odds a float64 sigmoid is 0 or 1
@@ -25,7 +25,8 @@ class LabelRule(DecisionRule):
 
     def predict(self, logits: Any) -> Any:
         """(..., K) bool, the classes that are answered with yes."""
-        return self.apply(logits) > 0
+        self.check(logits)
+        return self.apply(as_scores(logits, least_bytes=4)) > 0
 
 
 def threshold(law: SigmoidLaw, log_odds: Floats) -> Floats:
