@@ -20,6 +20,7 @@ from evenhand.losses.exact import WeightedAccumulation, exact_mean, expected_den
 from evenhand.losses.functional import losses_by_row  # noqa: E402
 from evenhand.losses.law import Law  # noqa: E402
 from evenhand.losses.linear import linear_cross_entropy  # noqa: E402
+from evenhand.losses.multilabel import SigmoidFocalLoss  # noqa: E402
 from evenhand.losses.registry import entry, options_of  # noqa: E402
 from evenhand.losses.shapes import Focal  # noqa: E402
 
@@ -138,6 +139,21 @@ def test_every_loss_knows_its_denominator_before_the_forward_pass(name: str) -> 
         parts = sum(criterion(torch.zeros(2, 4), y).item() for y in labels.split(2))
     if name not in ("seql", "gcl"):  # which draw noise
         assert parts == pytest.approx(whole.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("denominator", ["elements", "positives", "rows"])
+def test_multi_label_losses_accumulate_by_their_rows(denominator: str) -> None:
+    x, y, _ = long_tailed()
+    present = nn.functional.one_hot(y, CLASSES).float() + (y[:, None] % 7 == torch.arange(CLASSES)).float()
+    criterion, model, step = SigmoidFocalLoss(denominator=denominator), head(), WeightedAccumulation()
+    for a, b in parts(x, present.clamp(max=1)):
+        step.add(criterion.rows(model(a), b)).backward()
+    mean = step.finish(model.parameters())
+    twin = head()
+    whole = criterion(twin(x), present.clamp(max=1))
+    whole.backward()
+    assert mean.item() == pytest.approx(whole.item(), rel=1e-6)
+    assert error(gradient(model), gradient(twin)) < 1e-6
 
 
 def test_losses_without_logits_take_the_same_denominator() -> None:
