@@ -30,7 +30,8 @@ class LDAMLoss(SoftmaxLoss):
         InputError: no counts, a number out of range.
 
     Limits:
-        With plain logits instead of cosines the scale makes the first steps very large: set ``scale=1``.
+        The authors answer the largest cosine; :meth:`correction` solves the margins out of it. With plain logits
+        instead of cosines the scale makes the first steps very large: set ``scale=1``.
 
     Source: Cao et al., Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss, 2019,
         https://arxiv.org/abs/1906.07413.

@@ -33,9 +33,9 @@ class FocalLoss(SoftmaxLoss):
         InputError: gamma or alpha negative, not finite, or not one per class.
 
     Limits:
-        Focus is not balance: gamma keeps the order of ``p(y | x)``, so it does not move the decision between frequent
-        and rare classes; weights, alpha and offsets do. The softmax of a focal model is under-confident;
-        :meth:`correction` undoes that exactly where it matters.
+        Focus is not balance: at the minimum one gamma keeps the order of ``p(y | x)``, so it does not move the decision
+        between frequent and rare classes; weights, alpha and offsets do. The softmax of a focal model is not p, mostly
+        too flat; :meth:`correction` solves for p where that matters.
 
     Source: Lin et al., Focal Loss for Dense Object Detection, 2017, https://arxiv.org/abs/1708.02002.
 
