@@ -63,6 +63,11 @@ class ClassRows:
         return int(self.z.shape[1])
 
     @property
+    def parameters(self) -> int:
+        """How many parameters there are."""
+        return 2 + self.classes * (1 if self.top is None else 2)
+
+    @property
     def precision(self) -> Floats:
         """Of the prior, for every parameter."""
         spread = [np.full(2, COMMON_SD), np.full(self.classes, BIAS_SD)]
@@ -110,33 +115,33 @@ class Task:
 def fit_classes(rows: ClassRows) -> Floats:
     """Maximum a posteriori of the parameters, by L-BFGS on variables of equal curvature."""
     x = np.zeros(len(rows.precision))
-    _, _, information = _evaluate(rows, x)
+    information = _evaluate(rows, x, curved=True)[2]
     scale = 1.0 / np.sqrt(information + rows.precision)
 
     def objective(u: Floats) -> tuple[float, Floats]:
         x = u * scale
-        value, gradient, _ = _evaluate(rows, x)
-        return 0.5 * float(rows.precision @ x**2) - value, np.asarray((rows.precision * x - gradient) * scale)
+        total = _evaluate(rows, x)
+        gradient = rows.precision * x - total[1]
+        return 0.5 * float(rows.precision @ x**2) - float(total[0, 0]), np.asarray(gradient * scale)
 
     iterations = ITERATIONS if rows.top is None else 2 * ITERATIONS
     options = {"maxiter": iterations, "maxcor": 8, "gtol": 1e-3, "ftol": 1e-8}
     best: Floats = minimize(objective, x, jac=True, method="L-BFGS-B", options=options).x
-    return best * scale
+    return np.asarray(best * scale)
 
 
-def _evaluate(rows: ClassRows, x: Floats) -> tuple[float, Floats, Floats]:
-    """Log-likelihood, its gradient and the diagonal of its information, without the prior."""
+def _evaluate(rows: ClassRows, x: Floats, *, curved: bool = False) -> Floats:
+    """(2 or 3, parameters): log-likelihood in the first place, its gradient, and the diagonal of its information."""
     tasks = rows.tasks()
     groups = [tasks[at :: min(GROUPS, len(tasks))] for at in range(min(GROUPS, len(tasks)))]
 
     def group(some: list[Task]) -> Floats:
-        total = np.zeros((3, len(x)))
+        total = np.zeros((3 if curved else 2, len(x)))
         for task in some:
-            total += _sums(rows, x, task)
+            total += _sums(rows, task, *_posteriors(rows, x, task), curved=curved)
         return total
 
-    total = np.sum(map_blocks(group, groups, rows.threads), axis=0)
-    return float(total[0, 0]), total[1], total[2]
+    return np.asarray(np.sum(map_blocks(group, groups, rows.threads), axis=0))
 
 
 def _posteriors(rows: ClassRows, x: Floats, task: Task) -> tuple[Singles, Singles, Singles]:
@@ -156,29 +161,29 @@ def _posteriors(rows: ClassRows, x: Floats, task: Task) -> tuple[Singles, Single
     return evidence, e, own - np.log(total)
 
 
-def _sums(rows: ClassRows, x: Floats, task: Task) -> Floats:
-    """(3, parameters) log-likelihood (in the first place), gradient, and diagonal information of a block."""
-    evidence, p, own = _posteriors(rows, x, task)
+def _sums(rows: ClassRows, task: Task, evidence: Singles, p: Singles, own: Singles, *, curved: bool) -> Floats:
+    """(2 or 3, parameters) log-likelihood (in the first place), gradient, and diagonal information of a block."""
     y, k, ones = rows.y[task.rows], rows.classes, np.ones(len(p), np.float32)
-    out = np.zeros((3, len(x)))
+    out = np.zeros((3 if curved else 2, rows.parameters))
     out[0, 0] = own.sum(dtype=np.float64)
     soft = ones @ p
     gap = np.bincount(y, minlength=k) - soft
-    mean = p @ task.direction
-    out[1, 1], out[2, 1] = task.direction @ gap, (p @ task.direction**2 - mean**2).sum()
-    out[1, 2 : 2 + k] = gap
     true = evidence[np.arange(len(p)), y]
-    weighted = p * evidence
-    expected = weighted.sum(axis=1)
+    expected = np.einsum("ij,ij->i", p, evidence)
     out[1, 0] = (true.astype(np.float64) - expected).sum()
-    second = np.einsum("ij,ij->i", weighted, evidence)
-    out[2, 0] = (second.astype(np.float64) - expected.astype(np.float64) ** 2).sum()
-    out[2, 2 : 2 + k] = soft - np.einsum("ij,ij->j", p, p)
+    out[1, 1] = task.direction @ gap
+    out[1, 2 : 2 + k] = gap
     if rows.top is not None:
-        out[1, 2 + k :] = np.bincount(y, true, k) - ones @ weighted
-        weighted *= evidence
-        weighted *= 1 - p
-        out[2, 2 + k :] = ones @ weighted
+        out[1, 2 + k :] = np.bincount(y, true, k) - ones @ (p * evidence)
+    if not curved:
+        return out
+    mean = p @ task.direction
+    second = np.einsum("ij,ij,ij->i", p, evidence, evidence)
+    out[2, 0] = (second.astype(np.float64) - expected.astype(np.float64) ** 2).sum()
+    out[2, 1] = (p @ task.direction**2 - mean**2).sum()
+    out[2, 2 : 2 + k] = soft - ones @ (p * p)
+    if rows.top is not None:
+        out[2, 2 + k :] = ones @ (p * evidence * evidence * (1 - p))
     out[2] = np.maximum(out[2], 0)
     return out
 
@@ -189,8 +194,9 @@ def leave_out_classes(rows: ClassRows, x: Floats, folds: Sequence[slice]) -> lis
     The information is that at `x`, of the directions averaged over the parts; the gradient is exact.
     """
     blocks = [(task, number) for number, fold in enumerate(folds) for task in rows.tasks(fold)]
-    diagonals, gradients = _fold_sums(rows, x, blocks, len(folds))
-    gradient = gradients.sum(axis=0) - gradients - rows.precision * x
+    diagonals, sums = _fold_sums(rows, x, blocks, len(folds))
+    outside = sums.sum(axis=0) - sums  # (folds, 3, parameters)
+    gradient = outside[:, 1] - rows.precision * x
     rest = diagonals.sum(axis=0) - diagonals  # (folds, 3, K): sums of p, p e, p e^2 over the rows outside
     direction = np.mean([part.directions[:, 0] for part in rows.parts], axis=0)
     k = rows.classes
@@ -204,35 +210,37 @@ def leave_out_classes(rows: ClassRows, x: Floats, folds: Sequence[slice]) -> lis
         parts = [of_w.sum(axis=1, keepdims=True), (of_c @ direction)[:, None], of_c]
         return np.concatenate([*parts, of_w] if rows.top is not None else parts, axis=1) + rows.precision * v
 
-    _, _, information = _evaluate(rows, x)
-    shares = np.array([1 - (fold.stop - fold.start) / len(rows.y) for fold in folds])[:, None]
-    step = _conjugate_gradients(curvature, gradient, shares * information + rows.precision)
+    step = _conjugate_gradients(curvature, gradient, outside[:, 2] + rows.precision)
     return [x + s for s in step]
 
 
 def _fold_sums(rows: ClassRows, x: Floats, blocks: list[tuple[Task, int]], folds: int) -> tuple[Floats, Floats]:
-    """Over each fold's own rows: (folds, 3, K) sums of p, p e, p e^2, e the evidence; (folds, parameters) gradients."""
-    total, gradients = np.zeros((folds, 3, rows.classes)), np.zeros((folds, len(x)))
+    """Over each fold's own rows: (folds, 3, K) sums of p, p e, p e^2, e the evidence, and (folds, 3, parameters)."""
+    moments, sums = np.zeros((folds, 3, rows.classes)), np.zeros((folds, 3, rows.parameters))
 
     def block(item: tuple[Task, int]) -> tuple[Floats, Floats]:
-        evidence, p, _ = _posteriors(rows, x, item[0])
-        ones, gradient = np.ones(len(p), np.float32), _sums(rows, x, item[0])[1]
+        evidence, p, own = _posteriors(rows, x, item[0])
+        ones, more = np.ones(len(p), np.float32), _sums(rows, item[0], evidence, p, own, curved=True)
         first = ones @ p
         p *= evidence
         second = ones @ p
         p *= evidence
-        return np.array([first, second, ones @ p], np.float64), gradient
+        return np.array([first, second, ones @ p], np.float64), more
 
     for begin in range(0, len(blocks), GROUPS):  # few results are held at once
         some = blocks[begin : begin + GROUPS]
-        for (_, number), (sums, gradient) in zip(some, map_blocks(block, some, rows.threads), strict=True):
-            total[number] += sums
-            gradients[number] += gradient
-    return total, gradients
+        for (_, number), (found, more) in zip(some, map_blocks(block, some, rows.threads), strict=True):
+            moments[number] += found
+            sums[number] += more
+    return moments, sums
 
 
 def _cross(rows: ClassRows, x: Floats, blocks: list[tuple[Task, int]], c: Floats, w: Floats) -> Floats:
-    """(folds, 2, K) ``sum_i p_i m_i`` and ``sum_i p_i e_i m_i``, ``m_i = p_i . (c + w e_i)``, over the rows outside."""
+    """(folds, 2, K) ``sum_i p_i m_i`` and ``sum_i p_i e_i m_i``, ``m_i = p_i . (c + w e_i)``, over the rows outside.
+
+    Without scales per class, w is one number and only the sum of the second over the classes is asked for: it stands in
+    the first place.
+    """
     by_c, by_w = c.T.astype(np.float32), w.T.astype(np.float32)
     groups = [blocks[at :: min(GROUPS, len(blocks))] for at in range(min(GROUPS, len(blocks)))]
 
@@ -240,11 +248,19 @@ def _cross(rows: ClassRows, x: Floats, blocks: list[tuple[Task, int]], c: Floats
         total = np.zeros((2, *by_c.shape))
         for task, number in items:
             evidence, p, _ = _posteriors(rows, x, task)
-            evidence *= p
-            mean = p @ by_c + evidence @ by_w
+            expected = None
+            if rows.top is None:
+                expected = np.einsum("ij,ij->i", p, evidence)
+                mean = p @ by_c + expected[:, None] * by_w[:1]
+            else:
+                evidence *= p
+                mean = p @ by_c + evidence @ by_w
             mean[:, number] = 0  # a fold's own rows are left out of its equation
             total[0] += p.T @ mean
-            total[1] += evidence.T @ mean
+            if expected is None:
+                total[1] += evidence.T @ mean
+            else:
+                total[1, 0] += expected @ mean
         return total
 
     found = np.sum(map_blocks(group, groups, rows.threads), axis=0)

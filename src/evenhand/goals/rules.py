@@ -20,6 +20,8 @@ from evenhand.goals.decisions import Decision, from_offset
 from evenhand.goals.posteriors import Calibrated
 
 ITERATIONS = 100  # of count matching
+WARM_ITERATIONS = 10  # of count matching, from offsets found on nearly the same rows
+STALLED = 12  # passes without a gain of a hundredth, after which count matching ends
 PASSES = 12  # of the fixed points
 WARM_PASSES = 4  # of the fixed points, from a decision found on nearly the same rows
 
@@ -61,7 +63,7 @@ def match_counts(calibrated: Calibrated, wanted: Floats | None = None, start: Fl
 
     Dual ascent on the counts: ``b_c += eta log((wanted_c + 1) / (m_c + 1))`` with m the counts predicted now and eta
     decreasing. It ends when the counts differ from the wanted ones by a quarter of what they would differ by in
-    another sample of as many rows, or after 100 passes. No label is used.
+    another sample of as many rows, when 12 passes bring nothing, or after 100 (10 from a start). No label is used.
 
     Args:
         calibrated: the rows to match on.
@@ -85,15 +87,17 @@ def match_counts(calibrated: Calibrated, wanted: Floats | None = None, start: Fl
     target = calibrated.soft_counts() if wanted is None else np.asarray(wanted, np.float64)
     k = len(target)
     b = np.zeros(k) if start is None else start
-    best, best_distance = b, np.inf
-    for iteration in range(ITERATIONS):
+    best, best_distance, gained = b, np.inf, 0
+    for iteration in range(ITERATIONS if start is None else WARM_ITERATIONS):
         decided = calibrated.decide(b)
         m = np.bincount(decided, minlength=k)
         target = target * (len(decided) / target.sum())
         distance = float(np.abs(m - target).sum())
+        if distance < 0.99 * best_distance:
+            gained = iteration
         if distance < best_distance:
             best, best_distance = b, distance
-        if distance <= 0.25 * float(np.sqrt(2 / np.pi * target).sum()):
+        if iteration - gained >= STALLED or distance <= 0.25 * float(np.sqrt(2 / np.pi * target).sum()):
             break
         b = b + np.log((target + 1) / (m + 1)) / (2 + iteration / 15)
     return best
