@@ -452,6 +452,9 @@ def test_deferred_weights_switch_travel_and_resume():
         resumed.load_state_dict({})
     with pytest.raises(InputError, match="counts"):
         losses.DeferredReweighting(losses.CrossEntropyLoss(), 3)
+    elsewhere = losses.LDAMLoss(COUNTS).to("meta")
+    losses.DeferredReweighting(elsewhere, 0).step(0)
+    assert elsewhere.weight.device.type == "meta"
     given = losses.CrossEntropyLoss(weight=[1.0, 2.0])
     losses.DeferredReweighting(given, 0, [3.0, 4.0]).step(0)
     assert given.weight.tolist() == [3.0, 4.0]

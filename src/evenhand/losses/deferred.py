@@ -50,7 +50,8 @@ class DeferredReweighting:
         self.loss, self.start = loss, start
         self.epoch: int | None = None
         loss.keep("early_weight", loss.weight)
-        loss.keep("deferred_weight", checked_weight(weight, loss.counts))
+        late = checked_weight(weight, loss.counts).float()
+        loss.keep("deferred_weight", late.to(next((held.device for held in loss.buffers()), late.device)))
 
     @property
     def active(self) -> bool:
