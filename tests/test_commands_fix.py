@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from scipy import sparse
 from scipy.special import softmax
 
 from evenhand.cli import run
@@ -251,6 +252,96 @@ def test_control_characters_in_a_file_name_do_not_reach_the_terminal(tmp_path):
     path = tmp_path / "a\x1b[31m.npz"
     np.savez(path, logits=z, target=y)
     assert "\x1b" not in invoke(path).output
+
+
+def written(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("form", ["pairs", "names", "vector", "dense", "csr", "coo"])
+def test_costs_out_of_files(tmp_path, val, form):
+    matrix = 1.0 - np.eye(K)
+    matrix[0, 3], matrix[2, 1] = 20.0, 0.25
+    path = tmp_path / f"costs.{'npz' if form in ('csr', 'coo') else 'npy' if form == 'dense' else 'csv'}"
+    if form == "dense":
+        np.save(path, matrix)
+    elif form in ("csr", "coo"):
+        sparse.save_npz(path, {"csr": sparse.csr_array, "coo": sparse.coo_array}[form](matrix))
+    elif form == "vector":
+        matrix = np.repeat(np.arange(1.0, K + 1)[:, None], K, axis=1) * (1 - np.eye(K))
+        path.write_text("cost\n" + "\n".join(str(c + 1) for c in range(K)))
+    else:
+        mark = "c" if form == "names" else ""
+        path.write_text(f"true,decided,cost\n{mark}0,{mark}3,20\n{mark}2,{mark}1,0.25\n")
+    out = invoke(val, "--goal", "cost", "--costs", path, "-o", tmp_path / "fix.json").output
+    assert "the mean cost falls by" in out or "not recommended" in out
+    z, y, counts = world(1500, 0)
+    direct = fit_correction(z, y, goal="cost", costs=matrix, train_counts=counts)
+    found = Correction.load(tmp_path / "fix.json")
+    assert found.additive is (form == "vector")
+    assert found.evidence["after"]["cost"] == pytest.approx(direct.evidence["after"]["cost"], rel=0.02)
+    assert (found.predict(z) == direct.predict(z)).mean() > 0.99
+
+
+def test_a_decision_that_is_no_offset_is_written_as_predicted(tmp_path, val, capfd):
+    assert run(["fix", str(val), "--goal", "macro-f1", "-o", str(tmp_path / "fix.json")]) == 0
+    assert "take `predicted`, not the largest score" in capfd.readouterr().out
+    assert run(["fix", "--apply", str(tmp_path / "fix.json"), str(val), "-o", str(tmp_path / "c.npz")]) == 0
+    assert "note: take `predicted`" in capfd.readouterr().err
+    found, after = Correction.load(tmp_path / "fix.json"), held(tmp_path / "c.npz")
+    z, _, _ = world(1500, 0)
+    np.testing.assert_array_equal(after["predicted"], found.predict(z))
+    np.testing.assert_allclose(after["logits"], found.apply(z), rtol=1e-6)
+    invoke(val, "--goal", "macro-f1", "--foldable", "-o", tmp_path / "flat.json")
+    assert Correction.load(tmp_path / "flat.json").additive
+
+
+def test_prior_and_limit_on_the_command_line(tmp_path, val):
+    _, _, counts = world(1500, 0)
+    np.save(tmp_path / "prior.npy", counts[::-1])
+    out = invoke(val, "--goal", "prior", "--prior", tmp_path / "prior.npy", "-o", tmp_path / "fix.json").output
+    assert "prior accuracy" in out
+    out = invoke(val, "--goal", "balanced-accuracy", "--at-least", "accuracy=0.55").output
+    assert "at least 0.55 was asked for" in out
+    assert "true class among the 5 best" in invoke(val).output
+    assert "answering only the surest 80% of rows" in invoke(val).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--goal", "cost"], "--goal cost needs --costs FILE"),
+        (["--goal", "prior"], "--goal prior needs --prior FILE"),
+        (["--costs", "{pairs}"], "--costs belongs to --goal cost but the goal is accuracy"),
+        (["--goal", "macro-f1", "--at-least", "accuracy"], "--at-least takes METRIC=VALUE"),
+        (["--goal", "macro-f1", "--at-least", "accuracy=0.999"], "cannot be reached"),
+        (["--goal", "macro-f1", "--at-least", "speed=0.5"], "among accuracy, balanced-accuracy"),
+        (["--goal", "cost", "--costs", "{strange}"], "class numbers, or names that the predictions know"),
+        (["--goal", "cost", "--costs", "{short}"], "line 3 has another number"),
+        (["--goal", "cost", "--costs", "{junk}"], "junk.npz"),
+        (["--goal", "prior", "--prior", "{pairs}"], "one column"),
+        (
+            ["--apply", "{val}", "-o", "{folder}/c.npz", "--at-least", "accuracy=0.5"],
+            "--at-least and --foldable belong",
+        ),
+    ],
+)
+def test_goals_that_lack_something_exit_with_one_sentence(tmp_path, val, capfd, arguments, sentence):
+    places = {
+        "val": val,
+        "folder": tmp_path,
+        "pairs": written(tmp_path, "pairs.csv", "true,decided,cost\n0,3,20\n"),
+        "strange": written(tmp_path, "strange.csv", "true,decided,cost\nc0,zebra,20\n"),
+        "short": written(tmp_path, "short.csv", "true,decided,cost\n0,1,2\n0,1\n"),
+        "junk": written(tmp_path, "junk.npz", "no archive"),
+    }
+    before = sorted(tmp_path.iterdir())
+    assert run(["fix", str(val), *(a.format(**places) for a in arguments)]) == 2
+    told = capfd.readouterr().err
+    assert sentence in told
+    assert told.strip().count("\n") == 0
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_every_goal_is_offered():
