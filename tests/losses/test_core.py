@@ -139,11 +139,27 @@ def test_many_blocks_are_one(monkeypatch):
     leaf, other = (logits.clone().requires_grad_() for _ in range(2))
     whole = cross_entropy(leaf, target, law)
     monkeypatch.setattr(rows_module, "_CPU_BLOCK", 4 * K)
+    monkeypatch.setattr(rows_module, "_KEPT_CELLS", 0)
     parts = cross_entropy(other, target, law)
     for value in (whole, parts):
         value.backward()
     torch.testing.assert_close(parts, whole, rtol=1e-12, atol=0)
     torch.testing.assert_close(other.grad, leaf.grad, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("kept", [0, 1 << 20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_retained_graph_gives_the_same_gradient_again(monkeypatch, dtype, kept):
+    monkeypatch.setattr(rows_module, "_KEPT_CELLS", kept)
+    logits, target = batch(dtype=dtype)
+    leaf = logits.requires_grad_()
+    value = cross_entropy(leaf, target, full_law(Focal(2.0), dtype=torch.float32))
+    value.backward(retain_graph=True)
+    first, leaf.grad = leaf.grad, None
+    value.backward()
+    assert torch.equal(first, leaf.grad)
+    assert first.dtype == dtype
+    assert first.any()
 
 
 @pytest.mark.parametrize("shape", SHAPES)

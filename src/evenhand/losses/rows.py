@@ -1,7 +1,7 @@
 """The one pass over the logits: what every softmax loss needs to know of a row, O(rows) numbers.
 
-All arithmetic is float32 for half-precision logits. The pass runs in blocks that fit the processor's cache and keeps
-nothing of size rows x classes for the backward pass but the logits themselves.
+All arithmetic is float32 for half-precision logits. The pass runs in blocks that fit the processor's cache. Of batches
+larger than a block nothing of size rows x classes is kept for the backward pass but the logits themselves.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 
 _CPU_BLOCK = 1 << 20  # cells per thread: 4 MB of float32, in the shared cache; threads wait at the end of every step
 _MOST_THREADS = 8  # bounds the block
+_KEPT_CELLS = 1 << 20  # a softmax of at most 4 MB of float32 is kept: it costs no more memory than a block
 _DEVICE_BLOCK = 1 << 26  # cells: bounds the temporary memory on a GPU, where small blocks would only add launches
 _LINEAR_FROM = 40.0  # exp(-40) is below the rounding of float64; torch's default of 20 is not
 
@@ -130,24 +131,29 @@ def _plain(
 
 
 class _Blockwise(torch.autograd.Function):
-    """Row statistics block by block; the backward pass recomputes the exponentials instead of keeping them."""
+    """Row statistics block by block; the backward pass of large batches recomputes the exponentials."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, *adjustment: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        others, target_logit, mean = sweep(logits, target, adjustment)
-        ctx.save_for_backward(logits, target, others, *adjustment)
+        keeps = ctx.needs_input_grad[0] and logits.numel() <= _KEPT_CELLS
+        softmax = logits.new_empty(logits.shape, dtype=arithmetic(logits)) if keeps else None
+        others, target_logit, mean = sweep(logits, target, adjustment, out=softmax)
+        ctx.save_for_backward(logits, target, others, softmax, *adjustment)
         ctx.set_materialize_grads(False)
         return others - target_logit, target_logit, mean
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        logits, target, others, *adjustment = ctx.saved_tensors
+        logits, target, others, softmax, *adjustment = ctx.saved_tensors
         unused = (None,) * (1 + len(adjustment))
         if not ctx.needs_input_grad[0]:
             return (None, *unused)
         if torch.is_grad_enabled():  # somebody will differentiate this gradient: it must be made of plain operations
             return _differentiable_gradient(logits, target, adjustment, upstream), *unused
-        return sweep_back(logits, target, others, adjustment, upstream), *unused
+        if softmax is None:
+            return sweep_back(logits, target, others, adjustment, upstream), *unused
+        out = softmax.clone()  # a retained graph comes here again
+        return sweep_back(out, target, others, adjustment, upstream, out=out, swept=True).to(logits.dtype), *unused
 
 
 def sweep(
