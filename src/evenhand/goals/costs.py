@@ -44,15 +44,6 @@ class Costs:
             cost = cost + np.asarray(found.toarray() if sparse.issparse(found) else found, np.float64).ravel()
         return np.asarray(cost)
 
-    @property
-    def size(self) -> Floats:
-        """(K,) largest cost of a decision on class y, in absolute value: how much is at stake."""
-        stake = np.abs(self.miss)
-        if self.extra is not None:
-            most = abs(self.extra).max(axis=1)
-            stake = stake + np.asarray(most.toarray() if sparse.issparse(most) else most, np.float64).ravel()
-        return np.asarray(stake)
-
 
 def as_costs(given: Any, classes: int) -> Costs:
     """Costs from any of the forms a user may have.

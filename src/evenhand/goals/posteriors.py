@@ -32,11 +32,6 @@ class Calibrated:
     threads: int = 1
     top: Singles | None = None
 
-    @property
-    def rows(self) -> int:
-        """Rows of all parts."""
-        return sum(part.rows.indices(len(self.z))[1] - part.rows.indices(len(self.z))[0] for part in self.parts)
-
     def blocks(self) -> list[tuple[slice, Singles]]:
         """Row slices that fit the cache, with their constant."""
         rows = max(4, BLOCK_CELLS // self.z.shape[1])

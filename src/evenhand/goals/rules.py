@@ -166,30 +166,28 @@ def lift_worst_group(calibrated: Calibrated, aim: Aim, start: Decision | None) -
     behind grows. At the optimum the groups with weight are equally good (a game against the worst group).
     """
     groups = frequency_groups(aim.log_prior) if aim.groups is None else aim.groups
-    unit = Decision(np.ones(len(groups)))
-    _, hits, soft = calibrated.outcome(unit if start is None else start)
-    expected = np.maximum(soft, 1e-3 * soft.mean())
-    possible = soft > 1e-9
+    best = Decision(np.ones(len(groups))) if start is None else start
+    _, hits, soft = calibrated.outcome(best)
+    possible = soft > 1e-9  # a class that is masked everywhere has no recall
     sizes = np.bincount(groups, possible.astype(np.float64), 3)
+    unit = np.maximum(soft, 1e-3 * soft.mean()) * np.maximum(sizes, 1)[groups]
+    there = sizes > 0
 
     def recalls(hits: Floats) -> Floats:
-        mean = np.bincount(groups, np.where(possible, hits / expected, 0.0), 3) / np.maximum(sizes, 1)
-        return np.where(sizes > 0, mean, np.inf)
+        return np.where(there, np.bincount(groups, np.where(possible, hits / unit, 0.0), 3), np.inf)
 
-    weight = np.where(sizes > 0, 1.0, 0.0)
+    weight = there.astype(np.float64)
     if start is not None:  # gains are w_g / (K_g n_c): read the weights back
-        product = start.gain * sizes[groups] * expected
-        weight = np.array([float(np.median(product[groups == g])) if (groups == g).any() else 0.0 for g in range(3)])
-    best = unit if start is None else start
+        weight = np.array([float(np.median((start.gain * unit)[groups == g])) if there[g] else 0.0 for g in range(3)])
     reached = float(recalls(hits).min())
     for turn in range(PASSES if start is None else WARM_PASSES):
         weight = weight / weight.sum()
-        trial = Decision(weight[groups] / (np.maximum(sizes, 1)[groups] * expected))
+        trial = Decision(np.maximum(weight, 1e-12)[groups] / unit)
         now = recalls(calibrated.outcome(trial)[1])
         if float(now.min()) > reached:
             best, reached = trial, float(now.min())
-        lag = np.where(sizes > 0, np.where(np.isfinite(now), now, 0.0).max() - now, 0.0)
-        weight = weight * np.exp((4.0 if turn < 4 else 12.0 / (turn + 1)) * np.where(np.isfinite(lag), lag, 0.0))
+        lag = np.where(there, now[there].max() - np.where(there, now, 0.0), 0.0)
+        weight = weight * np.exp((4.0 if turn < 4 else 12.0 / (turn + 1)) * lag)
     return best
 
 
