@@ -11,7 +11,7 @@ https://arxiv.org/abs/2106.11695, for the Dirichlet prior and the mean posterior
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,15 @@ from evenhand.shift_likelihood import (
     sum_blocks,
 )
 from evenhand.shift_reference import Reference, labelled_reference
-from evenhand.shift_score import Looseness, ShiftTest, looseness, normal_quantile, pooled_prior, score_no_shift
+from evenhand.shift_score import (
+    Looseness,
+    ShiftTest,
+    looseness,
+    normal_quantile,
+    pooled_prior,
+    refined_strength,
+    score_no_shift,
+)
 from evenhand.tilt import Singles
 
 __all__ = ["PriorEstimate", "Reference", "estimate_prior", "labelled_reference"]
@@ -305,14 +313,23 @@ def _fit(
     # Without shift old and new rows say the same: the centre is the mean of both. pi alone would be worse than
     # averaging the new rows where these are many more than the labelled ones.
     centre = pooled_prior(pi, mean, n, known)
-    belief = Dirichlet(centre, loose.strength * n / test.n_eff, loose.free)
+    worth = n / test.n_eff
     if np.isinf(loose.strength) and not loose.free.any():
         value, soft = expectation(p, pi, centre, threads)
         found = Maximum(centre, soft, value, 1, True)
-    else:
-        start = belief.maximise(mean * n)
-        found = maximise_likelihood(p, pi, belief, start=start, passes=passes, threads=threads)
-    return found, Dirichlet(pi, loose.wide, loose.free), loose.strength
+        return found, Dirichlet(pi, loose.wide, loose.free), loose.strength
+    belief = Dirichlet(centre, loose.strength * worth, loose.free)
+    start = belief.maximise(mean * n)
+    settled = strength is not None or np.isinf(loose.strength)
+    first = passes if settled else -(-passes // 2)
+    found = maximise_likelihood(p, pi, belief, start=start, passes=first, threads=threads)
+    used = loose.strength
+    if not settled and passes > found.passes:
+        used = refined_strength(used, found.q, centre)
+        belief = Dirichlet(centre, used * worth, loose.free)
+        again = maximise_likelihood(p, pi, belief, start=found.q, passes=passes - found.passes, threads=threads)
+        found = replace(again, passes=found.passes + again.passes)
+    return found, Dirichlet(pi, min(loose.wide, used), loose.free), used
 
 
 def _class_answers(q: Floats, open_: Uncertainty, pi: Floats, alpha: float) -> tuple[Floats, Floats]:

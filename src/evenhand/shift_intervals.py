@@ -18,7 +18,7 @@ from scipy.special import betainc, betaincc, betaincinv
 
 from evenhand.declared import Floats
 from evenhand.homogeneity import benjamini_hochberg
-from evenhand.shift_likelihood import Dirichlet, Maximum, ratios
+from evenhand.shift_likelihood import TINY, Dirichlet, Maximum, ratios
 from evenhand.tilt import Singles
 
 CELLS = 100_000_000  # scores that the information is taken from
@@ -44,6 +44,62 @@ class Uncertainty:
     draws: Floats
 
 
+@dataclass(frozen=True)
+class _Information:
+    """H in the coordinates x = (q' - q) / sqrt(q), where its diagonal varies little.
+
+    Attributes:
+        rows: (m, K) posteriors. inverse: (m, 1) 1 / D_i. a: (K,) sqrt(q) / pi. scale: rows that one row stands for.
+        ridge: (K,) diagonal of the prior. loose: (K,) unit vector: the prior holds the shape of the classes within
+            their group but not the size of the group, ``diag(ridge) - s s'`` with s = sqrt(ridge) loose.
+    """
+
+    rows: Singles
+    inverse: Singles
+    a: Floats
+    scale: float
+    ridge: Floats
+    loose: Floats
+
+    @classmethod
+    def at(cls, rows: Singles, prior: Floats, q: Floats, belief: Dirichlet, n_eff: float) -> _Information:
+        """The information at q, from some of the rows."""
+        possible = prior > 0
+        own = np.where(belief.free, JEFFREYS, np.maximum(belief.strength * belief.centre, 1e-12))
+        ridge = np.where(possible, own / np.maximum(q, TINY), 1.0)
+        loose = np.where(belief.free, 0.0, np.sqrt(ridge * q))
+        inverse = (1 / (rows @ ratios(prior, q))).astype(np.float32)[:, None]
+        a = np.where(possible, np.sqrt(q) / np.maximum(prior, TINY), 0.0)
+        return cls(rows, inverse, a, n_eff / len(rows), ridge, loose / max(float(np.linalg.norm(loose)), TINY))
+
+    def times(self, x: Floats) -> Floats:
+        """H x for (K, B) columns."""
+        y = (self.rows @ (self.a[:, None] * x).astype(np.float32)) * self.inverse
+        root = np.sqrt(self.ridge)[:, None]
+        return self.scale * self._back(y) + root * self._shape(root * x)
+
+    def noise(self, draws: int, rng: np.random.Generator) -> Floats:
+        """(K, draws) with covariance H."""
+        of_rows = self._back(rng.standard_normal((len(self.rows), draws), np.float32))
+        of_prior = self._shape(rng.standard_normal((len(self.a), draws)))
+        return self.scale**0.5 * of_rows + np.sqrt(self.ridge)[:, None] * of_prior
+
+    def diagonal(self) -> Floats:
+        """(K,) of H, the prior counted in full."""
+        step = max(1, 4_000_000 // len(self.a))
+        squares = np.zeros(len(self.a))
+        for at in range(0, len(self.rows), step):
+            part = self.rows[at : at + step]
+            squares += (self.inverse[at : at + step, 0] ** 2) @ (part * part)
+        return np.asarray(self.ridge + self.scale * self.a**2 * squares)
+
+    def _back(self, y: Singles) -> Floats:
+        return np.asarray(self.a[:, None] * (self.rows.T @ (y * self.inverse)), np.float64)
+
+    def _shape(self, x: Floats) -> Floats:
+        return np.asarray(x - self.loose[:, None] * (self.loose @ x))
+
+
 def uncertainty(
     p: Singles,
     prior: Floats,
@@ -64,38 +120,29 @@ def uncertainty(
     draws = int(np.clip(WORK // (4 * rows.size), *DRAWS))
     q = np.maximum(found.q, 1e-12 * (prior > 0))
     root = np.sqrt(q)
-    own = np.where(belief.free, JEFFREYS, np.maximum(belief.strength * belief.centre, 1e-12))
-    d = rows @ ratios(prior, q)
-    a = np.where(prior > 0, root / np.maximum(prior, 1e-300), 0.0)
-    scale = n_eff / len(rows)
-    ridge = np.where(prior > 0, own / np.maximum(q, 1e-300), 1.0)
-    inverse = (1 / d).astype(np.float32)[:, None]
-
-    def back(y: Singles) -> Floats:
-        return a[:, None] * np.asarray(rows.T @ (y * inverse), np.float64)
-
-    def information(x: Floats) -> Floats:
-        y = (rows @ (a[:, None] * x).astype(np.float32)) * inverse
-        return scale * back(y) + ridge[:, None] * x
-
-    step = max(1, 4_000_000 // k)
-    diagonal = ridge + scale * a**2 * np.sum([_squares(rows, inverse, at, step) for at in range(0, len(rows), step)], 0)
-    noise = scale**0.5 * back(rng.standard_normal((len(rows), draws), np.float32))
-    noise += np.sqrt(ridge)[:, None] * rng.standard_normal((k, draws))
-    gradient = root * np.where(prior > 0, (n_eff / n * found.soft + own) / np.maximum(q, 1e-300), 0.0)
-    solved = solve(information, np.column_stack([noise, root, gradient]), diagonal)
-    along = solved[:, -2] / max(float(root @ solved[:, -2]), 1e-300)
+    information = _Information.at(rows, prior, q, belief, n_eff)
+    noise, diagonal = information.noise(draws, rng), information.diagonal()
+    gradient = _gradient(found.soft, q, belief, n_eff / n)
+    solved = solve(information.times, np.column_stack([noise, root, gradient]), diagonal)
+    # Frequencies sum to one: the part of every solution that changes their sum is taken out.
+    along = solved[:, -2] / max(float(root @ solved[:, -2]), TINY)
     x = solved - along[:, None] * (root @ solved)[None, :]
     deviations = root[:, None] * x[:, :draws]
-    least = root * np.sqrt(np.maximum(1 / diagonal * (1 - q), 0))
+    least = root * np.sqrt(np.maximum((1 - q) / diagonal, 0))
     error = np.maximum(np.sqrt((deviations**2).mean(axis=1)), least)
     centre = np.maximum(q + root * x[:, -1], 0.05 * q)
     return Uncertainty(centre / centre.sum(), error, deviations)
 
 
-def _squares(rows: Singles, inverse: Singles, at: int, step: int) -> Floats:
-    part = rows[at : at + step]
-    return np.asarray((inverse[at : at + step, 0] ** 2) @ (part * part), np.float64)
+def _gradient(soft: Floats, q: Floats, belief: Dirichlet, scale: float) -> Floats:
+    """Of log-likelihood and log prior in x, less its part along sqrt(q), which the sum of q forbids."""
+    safe = np.maximum(q, TINY)
+    rest = ~belief.free
+    own = np.where(rest, belief.strength * belief.centre, 0.0)
+    pull = np.where(rest, own / safe - own.sum() / max(float(q[rest].sum()), TINY), 0.0)
+    root = np.sqrt(q)
+    gradient = np.where(q > 0, root * (scale * soft / safe + pull), 0.0)
+    return np.asarray(gradient - root * (root @ gradient))
 
 
 def solve(product: Callable[[Floats], Floats], right: Floats, diagonal: Floats, *, tolerance: float = 0.01) -> Floats:
@@ -114,18 +161,18 @@ def solve(product: Callable[[Floats], Floats], right: Floats, diagonal: Floats, 
         if (rho <= goal).all():
             break
         image = product(direction)
-        step = rho / np.maximum((direction * image).sum(axis=0), 1e-300)
+        step = rho / np.maximum((direction * image).sum(axis=0), TINY)
         x += step * direction
         r -= step * image
         s = r / diagonal[:, None]
         before, rho = rho, (r * s).sum(axis=0)
-        direction = s + (rho / np.maximum(before, 1e-300)) * direction
+        direction = s + (rho / np.maximum(before, TINY)) * direction
     return x
 
 
 def beta_shape(q: Floats, error: Floats) -> tuple[Floats, Floats]:
     """(a, b) of the beta distribution with this mean and standard deviation."""
-    size = np.maximum(q * (1 - q) / np.maximum(error**2, 1e-300) - 1, 1e-3)
+    size = np.maximum(q * (1 - q) / np.maximum(error**2, TINY) - 1, 1e-3)
     return q * size, (1 - q) * size
 
 

@@ -26,7 +26,8 @@ GROUPS = 32  # partial sums of K numbers held at once
 BLOCK_ROWS = 4_096  # longer single-precision sums would lose the sixth digit
 PASSES = 20
 MEMORY = 6  # steps that the acceleration remembers
-TOLERANCE = 3e-3  # of the sampling error: finer steps would move q by less than another draw of the rows does
+ROUNDING = 1e-7  # of single precision, per row: a fall of the objective below it means nothing
+TOLERANCE = 2e-3  # of the sampling error: finer steps would move q by less than another draw of the rows does
 TINY = 1e-300
 
 Bools = NDArray[np.bool_]
@@ -169,7 +170,7 @@ def maximise_likelihood(
 
     A step is taken as the EM step combined with the `MEMORY` steps before it; where the objective falls, the memory is
     dropped and the plain EM step, which never falls, is taken from the best point. It ends when an EM step moves q by
-    less than 0.3 % of the sampling error, ``sum_c q_c (log q'_c - log q_c)^2 < 9e-6 (K - 1) / n``.
+    less than 0.2 % of the sampling error, ``sum_c q_c (log q'_c - log q_c)^2 < 4e-6 (K - 1) / n``.
 
     Args:
         p: (n, K) posteriors under `prior` (K,). belief: the Dirichlet prior. start: (K,) first guess, above 0.
@@ -188,7 +189,7 @@ def maximise_likelihood(
         value, soft = expectation(p, prior, q, threads)
         done += 1
         objective = value + belief.log_density(q)
-        if best is not None and objective < best[0] - 1e-9 * abs(best[0]) and points:
+        if best is not None and objective < best[0] - ROUNDING * n and points:
             points, images = [], []
             x = best[3]
             continue

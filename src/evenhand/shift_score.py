@@ -40,6 +40,7 @@ class ShiftTest:
         spread: tau2, the null variance of U is ``2 tau2``. critical: what U exceeds in 1 % of the cases without shift.
         z: (K,) standardised change of each class's mean posterior. excess, weight: (K,) parts of U, one per class, and
             what e_c^2 is weighted with. n_eff: rows that the comparison is worth.
+        reach: U is ``n_eff reach v`` on average if the q_c scatter around pi_c with variance ``v pi_c``.
     """
 
     statistic: float
@@ -51,6 +52,7 @@ class ShiftTest:
     excess: Floats
     weight: Floats
     n_eff: float
+    reach: float
 
 
 def effective_rows(rows: int, reference_rows: int | None) -> float:
@@ -89,7 +91,7 @@ def score_no_shift(
         variance = np.maximum(square - mean**2, 0.0) * (n / max(n - 1, 1))
     excess = weight * (n_eff * e**2 - variance)
     statistic = float(excess.sum())
-    tau2, third = _null_moments(p, pooled, weight, n_eff, rng)
+    tau2, third, reach = _null_moments(p, pooled, weight, n_eff, rng)
     sd = (2 * tau2) ** 0.5
     skewness = float(np.clip(third / sd**3, 1e-3, STEEPEST)) if sd > 0 else 1.0
     df = 8.0 / skewness**2
@@ -98,7 +100,7 @@ def score_no_shift(
     z = _class_z(e, variance, pooled, n_eff)
     p_one = float(erfc(np.abs(z).max() / 2**0.5)) * k
     p_value = p_all if k == 2 else min(1.0, p_all / (1 - SPARSE_SHARE), p_one / SPARSE_SHARE)
-    return ShiftTest(statistic, p_value, df, tau2, critical, z, excess, weight, n_eff)
+    return ShiftTest(statistic, p_value, df, tau2, critical, z, excess, weight, n_eff, max(reach, tau2))
 
 
 def pooled_prior(prior: Floats, mean: Floats, rows: int, reference_rows: int | None) -> Floats:
@@ -110,8 +112,8 @@ def pooled_prior(prior: Floats, mean: Floats, rows: int, reference_rows: int | N
 
 def _null_moments(
     p: Singles, pooled: Floats, weight: Floats, n_eff: float, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Half the variance and the third moment of U without shift.
+) -> tuple[float, float, float]:
+    """Half the variance and the third moment of U without shift, and `ShiftTest.reach`.
 
     With g_ij = sum_c w_c (p_i(c) - pi_c)(p_j(c) - pi_c): Var U = 2 E g_ij^2, and the third moment is
     ``8 E[g_ij g_jk g_ki] + 4 E g_ij^3 / n``; the last term counts where two rows of one rare class are already much.
@@ -121,18 +123,26 @@ def _null_moments(
     rows = np.arange(len(p)) if len(p) <= GRAM_ROWS else np.sort(rng.choice(len(p), GRAM_ROWS, replace=False))
     m = len(rows)
     if m < 4:
-        return 0.0, 0.0
-    x = (p[rows] - pooled.astype(np.float32)) * np.sqrt(weight).astype(np.float32)
+        return 0.0, 0.0, 0.0
+    x = p[rows] - pooled.astype(np.float32)
+    g = _pair_products(x * np.sqrt(weight).astype(np.float32))
+    unweighted = _pair_products(x * np.where(pooled > 0, 1 / np.sqrt(np.maximum(pooled, TINY)), 0).astype(np.float32))
+    square = g @ g
+    tau2 = float(np.trace(square)) / (m * (m - 3))
+    triples = float((square * g).sum()) / (m * (m - 1) * (m - 2))
+    cubes = float((g**3).sum()) / (m * (m - 1))
+    return tau2, 8 * triples + 4 * cubes / n_eff, float((g * unweighted).sum()) / (m * (m - 3))
+
+
+def _pair_products(x: Singles) -> Floats:
+    """(m, m) products of all pairs of rows, doubly centred without the diagonal, which is zero."""
+    m = len(x)
     g = (x @ x.T).astype(np.float64)
     np.fill_diagonal(g, 0.0)
     sums = g.sum(axis=1) / (m - 2)
     g += g.sum() / ((m - 1) * (m - 2)) - sums[:, None] - sums
     np.fill_diagonal(g, 0.0)
-    square = g @ g
-    tau2 = float(np.trace(square)) / (m * (m - 3))
-    triples = float((square * g).sum()) / (m * (m - 1) * (m - 2))
-    cubes = float((g**3).sum()) / (m * (m - 1))
-    return tau2, 8 * triples + 4 * cubes / n_eff
+    return g
 
 
 def _class_z(e: Floats, variance: Floats, pooled: Floats, n_eff: float) -> Floats:
@@ -160,23 +170,34 @@ class Looseness:
 def looseness(test: ShiftTest, prior: Floats, mean: Floats) -> Looseness:
     """The Dirichlet prior from the data (empirical Bayes).
 
-    If the q_c scatter around pi_c with variance pi_c / m, U is n_eff tau2 / m on average, which gives m. Where U is
+    If the q_c scatter around pi_c with variance pi_c / m, U is n_eff reach / m on average, which gives m. Where U is
     below what it exceeds in 1 % of the cases without shift, q stays at pi; above, m falls to its full estimate soon.
-    For the interval all that could hide below the critical value counts as shift.
+    For the interval twice the shift seen, and all that could hide below the critical value, counts as shift.
 
     Few classes may have moved while the others stayed: if without the classes beyond any doubt
     (``|z| > sqrt(2 log K + 6)``, at most a tenth of all) no sure shift is left, these are set free and the others held.
     """
     k = len(prior)
     free = np.abs(test.z) > (2 * np.log(k) + 6) ** 0.5
-    scale = test.n_eff * test.spread
+    scale = test.n_eff * test.reach
     signal, rest = test.statistic, _without(test, prior, mean, ~free)
     if free.any() and free.sum() <= k / 10 and rest < test.critical:
-        return Looseness(float("inf"), max(1.0, scale / max(max(rest, 0.0) + test.critical, TINY)), free)
+        return Looseness(float("inf"), max(1.0, scale / max(2 * max(rest, 0.0) + test.critical, TINY)), free)
     sure = max(0.0, 1 - (test.critical / signal) ** 4) if signal > 0 else 0.0
     strength = max(1.0, scale / (sure * signal)) if sure > 0 else float("inf")
-    wide = max(1.0, scale / max(max(signal, 0.0) + test.critical, TINY))
+    wide = max(1.0, scale / max(2 * max(signal, 0.0) + test.critical, TINY))
     return Looseness(strength, wide, np.zeros(k, bool))
+
+
+def refined_strength(strength: float, q: Floats, centre: Floats) -> float:
+    """A smaller strength where the estimate q itself has left the centre farther than `strength` believes.
+
+    The scatter of q gives ``(K - 1) / sum_c (q_c - pi_c)^2 / pi_c``. U weighs large shifts of rare classes low, this
+    one counts noise as shift: the geometric mean of the two strengths errs less than either.
+    """
+    held = centre > 0
+    scatter = float(((q[held] - centre[held]) ** 2 / centre[held]).sum())
+    return max(1.0, (strength * min(strength, (len(q) - 1) / max(scatter, TINY))) ** 0.5)
 
 
 def _without(test: ShiftTest, prior: Floats, mean: Floats, rest: NDArray[np.bool_]) -> float:
