@@ -20,6 +20,8 @@ from evenhand.auditing import audit_tally  # noqa: E402
 from evenhand.declared import InputError  # noqa: E402
 from evenhand.losses import (  # noqa: E402
     Counting,
+    available,
+    build,
     cross_entropy,
     linear_cross_entropy,
     linear_nll,
@@ -31,6 +33,7 @@ from evenhand.losses import (  # noqa: E402
 from evenhand.losses.base import SoftmaxLoss  # noqa: E402
 from evenhand.losses.law import Law  # noqa: E402
 from evenhand.losses.linear_chunks import rows_per_chunk  # noqa: E402
+from evenhand.losses.registry import entry  # noqa: E402
 from evenhand.losses.shapes import Focal, Generalised, InfluenceBalanced, Poly, confidence_weighted  # noqa: E402
 
 D = 5
@@ -524,3 +527,20 @@ def test_reduced_rows_are_the_reduced_loss() -> None:
     rows = linear_rows(x, weight, target, bias=bias)
     for kind in ("mean", "sum"):
         torch.testing.assert_close(reduce(rows, kind), call(reduction=kind), **EXACT)
+
+
+RANDOM = ("seql", "gcl")  # their draws differ between chunks and the whole
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in available() if n not in RANDOM and issubclass(entry(n).load(), SoftmaxLoss)]
+)
+def test_every_softmax_loss_of_the_registry_has_it(name: str) -> None:
+    counts = [50, 20, 9, 4, 2, 1]
+    first, second = build(name, counts), build(name, counts)
+    x, weight, bias, target = head(12, 6, dtype=torch.float32)
+    found, dense = first.linear(x, weight, target, bias, chunk_rows=5), second(F.linear(x, weight, bias), target)
+    torch.testing.assert_close(found, dense, rtol=1e-5, atol=1e-5)
+    slopes = (torch.autograd.grad(loss, (x, weight, bias)) for loss in (found, dense))
+    for a, b in zip(*slopes, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
