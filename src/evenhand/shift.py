@@ -49,6 +49,7 @@ from evenhand.tilt import Singles
 
 __all__ = ["PriorEstimate", "Reference", "estimate_prior", "labelled_reference"]
 
+FOR_SCATTER = 8  # rows per class below which the scatter of the estimate is mostly noise
 TOO_WIDE = 0.1  # if a shift of this total variation could go unnoticed, "not moved" would say too much
 
 
@@ -216,7 +217,15 @@ def estimate_prior(
     rng = np.random.default_rng(seed)
     n, known = len(p), None if reference is None else reference.rows
     mean, square = moments(p, threads)
-    test = score_no_shift(p, mean, square, pi, reference_rows=known, rng=rng)
+    test = score_no_shift(
+        p,
+        mean,
+        square,
+        pi,
+        reference_rows=known,
+        reference_square=None if reference is None else reference.square,
+        rng=rng,
+    )
     found, wide, firm = _fit(p, pi, mean, test, known, strength, passes, threads)
     open_ = uncertainty(p, pi, found, wide, n_eff=test.n_eff, rng=rng)
     check = None
@@ -320,7 +329,7 @@ def _fit(
         return found, Dirichlet(pi, loose.wide, loose.free), loose.strength
     belief = Dirichlet(centre, loose.strength * worth, loose.free)
     start = belief.maximise(mean * n)
-    settled = strength is not None or np.isinf(loose.strength)
+    settled = strength is not None or np.isinf(loose.strength) or n < FOR_SCATTER * len(pi)
     first = passes if settled else -(-passes // 2)
     found = maximise_likelihood(p, pi, belief, start=start, passes=first, threads=threads)
     used = loose.strength

@@ -24,6 +24,7 @@ class Reference:
         scale, offset: ``softmax(scale z + offset)`` are posteriors under `prior`; offset is (K,), scale
             one number or (K,).
         prior: (K,) mean calibrated posterior of the labelled rows, the prior that the posteriors really have.
+        square: (K,) mean of these posteriors squared.
         rows: N labelled rows. confusion: their predicted against their true classes, sparse.
         model: the calibration model chosen. names_hash: SHA-256 of the class names, or None.
         log_likelihood: model -> held-out nats per row.
@@ -32,6 +33,7 @@ class Reference:
     scale: float | Floats
     offset: Floats
     prior: Floats
+    square: Floats
     rows: int
     confusion: Confusion
     model: str
@@ -80,11 +82,12 @@ def labelled_reference(
     )
     scores, labels = as_array("logits", logits), as_array("target", target).astype(np.int64)
     p = posteriors(scores, fit.scale, fit.offset, threads)
-    mean, _ = moments(p, threads)
+    mean, square = moments(p, threads)
     return Reference(
         scale=fit.scale,
         offset=fit.offset,
         prior=mean / mean.sum(),
+        square=square,
         rows=len(labels),
         confusion=confusion(labels, predicted_labels(p, threads), len(mean)),
         model=fit.model,

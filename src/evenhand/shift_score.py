@@ -72,6 +72,7 @@ def score_no_shift(
     prior: Floats,
     *,
     reference_rows: int | None = None,
+    reference_square: Floats | None = None,
     rng: np.random.Generator,
 ) -> ShiftTest:
     """Test that rows with posteriors `p` come from `prior`.
@@ -79,6 +80,8 @@ def score_no_shift(
     Args:
         p: (n, K) posteriors under `prior` (K,). mean, square: (K,) means of p and p^2.
         reference_rows: N, where `prior` is itself the mean of N rows' posteriors; its noise is then accounted for.
+        reference_square: (K,) mean of these posteriors squared. With fewer rows than classes it is needed: the noise
+            of a row with itself must be taken out row by row.
     """
     k, n = len(prior), len(p)
     n_eff = effective_rows(n, reference_rows)
@@ -89,7 +92,11 @@ def score_no_shift(
         variance = np.maximum(square - 2 * prior * mean + prior**2, 0.0)
     else:
         variance = np.maximum(square - mean**2, 0.0) * (n / max(n - 1, 1))
-    excess = weight * (n_eff * e**2 - variance)
+    own = variance
+    if reference_rows is not None and reference_square is not None:
+        old = np.maximum(reference_square - prior**2, 0.0) * (reference_rows / max(reference_rows - 1, 1))
+        own = n_eff * (variance / n + old / reference_rows)
+    excess = weight * (n_eff * e**2 - own)
     statistic = float(excess.sum())
     tau2, third, reach = _null_moments(p, pooled, weight, n_eff, rng)
     sd = (2 * tau2) ** 0.5
@@ -97,7 +104,7 @@ def score_no_shift(
     df = 8.0 / skewness**2
     p_all = 1.0 if sd <= 0 else float(chdtrc(df, max(df + (2 * df) ** 0.5 * statistic / sd, 0.0)))
     critical = sd * float((chdtri(df, SURE) - df) / (2 * df) ** 0.5)
-    z = _class_z(e, variance, pooled, n_eff)
+    z = _class_z(e, variance, pooled, n, n_eff)
     p_one = float(erfc(np.abs(z).max() / 2**0.5)) * k
     p_value = p_all if k == 2 else min(1.0, p_all / (1 - SPARSE_SHARE), p_one / SPARSE_SHARE)
     return ShiftTest(statistic, p_value, df, tau2, critical, z, excess, weight, n_eff, max(reach, tau2))
@@ -145,11 +152,16 @@ def _pair_products(x: Singles) -> Floats:
     return g
 
 
-def _class_z(e: Floats, variance: Floats, pooled: Floats, n_eff: float) -> Floats:
-    """(K,) standardised e. A class that was hardly seen shows no variance of its own: it gets the average one."""
+def _class_z(e: Floats, variance: Floats, pooled: Floats, rows: int, n_eff: float) -> Floats:
+    """(K,) standardised e.
+
+    A class that the new rows hardly show has no variance there: for what fell, and for the old rows behind pi, the
+    largest possible one is taken, pi (1 - pi); for what rose at least the average over the classes.
+    """
     spread = pooled * (1 - pooled)
     average = variance.sum() / max(float(spread.sum()), TINY)
-    error = np.sqrt(np.maximum(np.maximum(variance, average * spread), TINY) / n_eff)
+    rose = np.maximum(variance, average * spread) / rows + spread * max(1 / n_eff - 1 / rows, 0.0)
+    error = np.sqrt(np.maximum(np.where(e > 0, rose, spread / n_eff), TINY))
     return np.asarray(np.where(pooled > 0, e / error, 0.0))
 
 
