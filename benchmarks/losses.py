@@ -15,7 +15,7 @@ import click
 
 from benchmarks.measure import fresh, machine
 
-DENSE = ((4096, 500), (256, 500), (1024, 10_000), (128, 100_000))
+DENSE = ((4096, 500), (1024, 500), (256, 500), (1024, 10_000), (128, 100_000))
 LINEAR = ((512, 384, 100_000), (256, 384, 10_000))
 GPU_LINEAR = ((512, 384, 100_000), (1024, 768, 21_843), (4096, 1024, 1_000_000))
 MICRO = ((100, 100, 8, 8), (1000, 256, 32, 8), (8142, 500, 8, 8))
@@ -48,12 +48,14 @@ class Figure:
         return self.value >= self.goal if self.at_least else self.value <= self.goal
 
 
-def dense_figures(shapes: tuple[tuple[int, int], ...], quick: bool, device: str = "cpu") -> Iterator[Figure]:
+def dense_figures(
+    shapes: tuple[tuple[int, int], ...], quick: bool, device: str = "cpu", clock: str = "wall"
+) -> Iterator[Figure]:
     from benchmarks.losscases import dense_works, interleaved, ratio, same_bits
 
     for rows, classes in shapes:
         works = dense_works(rows, classes, device)
-        seconds = interleaved(works, _repetitions(works, quick))
+        seconds = interleaved(works, _repetitions(works, quick), clock=clock)
         shape, said = f"N={rows:,}, K={classes:,}", _times(seconds)
         part = "dense" if device == "cpu" else f"dense, {device}"
         off, everything = "evenhand, options off", "evenhand, all options"
@@ -69,7 +71,9 @@ def dense_figures(shapes: tuple[tuple[int, int], ...], quick: bool, device: str 
             )
 
 
-def linear_figures(shapes: tuple[tuple[int, int, int], ...], quick: bool, device: str = "cpu") -> Iterator[Figure]:
+def linear_figures(
+    shapes: tuple[tuple[int, int, int], ...], quick: bool, device: str = "cpu", clock: str = "wall"
+) -> Iterator[Figure]:
     import torch
 
     from benchmarks.losscases import head_batch, interleaved, linear_losses, ratio, settings, trained
@@ -81,8 +85,8 @@ def linear_figures(shapes: tuple[tuple[int, int, int], ...], quick: bool, device
         losses = linear_losses(batch, settings(rows, classes, device)) | _liger(batch, device)
         slow = {"torch linear": trained(batch, losses.pop("torch linear"))}
         works = {name: trained(batch, loss) for name, loss in losses.items()}
-        seconds = interleaved(works, _repetitions(works, quick), warm=1)
-        seconds |= interleaved(slow, 1 if quick or device == "cpu" else 5, warm=0 if device == "cpu" else 1)
+        seconds = interleaved(works, _repetitions(works, quick), warm=1, clock=clock)
+        seconds |= interleaved(slow, 1 if quick or device == "cpu" else 5, warm=int(device != "cpu"), clock=clock)
         shape = f"N={rows:,}, D={width:,}, K={classes:,}"
         speed = ratio(seconds, "evenhand linear", "dense")
         yield Figure(part, shape, "linear / dense, time", speed, GOALS["linear"], detail=_times(seconds))
@@ -156,10 +160,10 @@ def gpu_figures(quick: bool) -> Iterator[Figure | str]:
     yield from linear_figures(QUICK_LINEAR if quick else GPU_LINEAR, quick, "cuda")
 
 
-def figures(quick: bool) -> Iterator[Figure | str]:
+def figures(quick: bool, clock: str = "wall") -> Iterator[Figure | str]:
     """Everything, in the order of the tables; a string is a remark."""
-    yield from dense_figures(QUICK_DENSE if quick else DENSE, quick)
-    yield from linear_figures(QUICK_LINEAR if quick else LINEAR, quick)
+    yield from dense_figures(QUICK_DENSE if quick else DENSE, quick, clock=clock)
+    yield from linear_figures(QUICK_LINEAR if quick else LINEAR, quick, clock=clock)
     if Path("/proc/self/clear_refs").exists():
         yield from memory_figures(QUICK_LINEAR if quick else LINEAR)
     else:
@@ -210,16 +214,17 @@ def _status(name: str) -> float:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, the machine first.")
 @click.option("--quick", is_flag=True, help="Tiny shapes, to see that it runs; the figures mean nothing.")
 @click.option("--threads", type=int, help="Threads of torch; default its own choice.")
-def command(as_json: bool, quick: bool, threads: int | None) -> None:
+@click.option("--clock", type=click.Choice(["wall", "processor"]), default="wall", show_default=True)
+def command(as_json: bool, quick: bool, threads: int | None, clock: str) -> None:
     """Speed, memory and exactness of the losses beside torch's own."""
     import torch
 
     if threads:
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # for the processes of the memory figures
-    known = machine() | {"threads": torch.get_num_threads(), "quick": quick}
+    known = machine() | {"threads": torch.get_num_threads(), "quick": quick, "clock": clock}
     click.echo(json.dumps(known) if as_json else _header(known))
-    for figure in figures(quick):
+    for figure in figures(quick, clock):
         if quick and isinstance(figure, Figure):
             figure = replace(figure, goal=None)
         if isinstance(figure, str):
@@ -232,5 +237,6 @@ def command(as_json: bool, quick: bool, threads: int | None) -> None:
 def _header(known: dict[str, Any]) -> str:
     return (
         f"{known['processor']}, {known['threads']} threads, load {known['load']}, "
-        f"torch {known['versions'].get('torch')}; forward and backward, float32; ratios are medians over rounds in which all contenders take turns"
+        f"torch {known['versions'].get('torch')}, {known['clock']} time; forward and backward, float32; "
+        "ratios are medians over rounds in which all contenders take turns"
     )

@@ -96,7 +96,7 @@ def balanced_loss() -> tuple[Subject, ...]:
         # its weights are (1 - beta) / (1 - beta^n), normalised: take the n that give these weights
         share = [(1 - beta) * float(min(w for w in weight if w > 0) / w) if w > 0 else 0.0 for w in weight]
         rows = [math.log1p(-x) / math.log(beta) for x in share]
-        return BalancedLoss("cross_entropy", beta=beta, samples_per_class=rows, class_balanced=True)
+        return BalancedLoss("cross_entropy", beta=beta, samples_per_class=rows, class_balanced=True, safe=True)
 
     return (_subject("balanced-loss", softmax, "softmax weight"),)
 
