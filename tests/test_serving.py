@@ -10,7 +10,7 @@ from scipy import sparse
 from evenhand.correction import Correction, fit_correction
 from evenhand.declared import InputError
 from evenhand.effects import judge, measure_effect
-from evenhand.goals import GOALS, METRICS, Aim, as_costs, find_goal, score
+from evenhand.goals import GOALS, METRICS, Aim, Calibrated, as_costs, find_goal, score
 
 K = 30
 STATED = {
@@ -282,3 +282,56 @@ def test_costs_are_measured_with_intervals():
     assert effect.after["cost"] - effect.before["cost"] == pytest.approx(change.mean())
     assert high - low == pytest.approx(2 * 1.96 * change.std() / 2000**0.5, rel=0.25)
     assert judge(effect, metric)[1].startswith("recommended: the mean cost falls by")
+
+
+@pytest.mark.parametrize("goal", list(GOALS))
+@pytest.mark.parametrize(("rows", "classes", "sure"), [(25, 2, 1.0), (60, 3, 1000.0), (300, 2000, 1.0), (100, 4, 0.0)])
+def test_few_rows_certain_rows_and_empty_scores(goal, rows, classes, sure):
+    rng = np.random.default_rng(0)
+    share = 1 / (np.arange(classes) + 1.0)
+    y = rng.choice(classes, rows, p=share / share.sum())
+    y[:2] = [0, 1]
+    z = (sure > 0) * rng.normal(size=(rows, classes))
+    z[np.arange(rows), y] += sure
+    stated = {"cost": {"costs": ([0], [1], [5.0])}, "prior": {"prior": np.arange(1.0, classes + 1)}}.get(goal, {})
+    found = fit_correction(z.astype(np.float32), y, goal=goal, **stated)
+    assert np.isfinite(found.offset).all()
+    assert (np.asarray(found.scale) > 0).all()
+    if sure == 1000:
+        np.testing.assert_array_equal(found.predict(z), y)
+    if sure == 0:
+        assert not (found.recommended and goal in ("accuracy", "balanced-accuracy", "counts"))
+    json.dumps(found.evidence, allow_nan=False)
+
+
+def test_passes_over_the_data_are_few(monkeypatch):
+    """Rows looked at, over rows there are: at most 10 passes for a temperature, 60 with a bias for every class."""
+    from evenhand import calibration, crossfit, scaling, tilt
+
+    seen = []
+
+    def counted(function, rows_of):
+        def wrapper(*given, **named):
+            seen.append(rows_of(given))
+            return function(*given, **named)
+
+        return wrapper
+
+    monkeypatch.setattr(tilt, "_block", counted(tilt._block, lambda given: len(given[0])))
+    monkeypatch.setattr(
+        scaling, "_posteriors", counted(scaling._posteriors, lambda g: g[2].rows.stop - g[2].rows.start)
+    )
+    z, y, prior = world(6000, 0, classes=100)
+    z += np.random.default_rng(2).normal(0, 0.7, 100)
+    rows = calibration.prepare(z, y)
+    folds = crossfit.fold_edges(rows.usable, 5)
+    priors = calibration.log_priors(rows.y, 100, folds, prior * 1e5, None)
+    for model, most in (("temperature", 8), ("biases", 45), ("vector-scaling", 60)):
+        seen.clear()
+        fitted = calibration._fit_model(model, rows, priors, folds, 1)
+        assert np.isfinite(fitted.log_likelihood).all()
+        assert sum(seen) / 6000 < most
+    monkeypatch.setattr(Calibrated, "posteriors", counted(Calibrated.posteriors, lambda g: g[1].stop - g[1].start))
+    seen.clear()
+    fit_correction(z, y, goal="macro-f1", train_counts=prior * 1e5, models=("temperature",))
+    assert sum(seen) / 6000 < 45

@@ -144,7 +144,7 @@ def fit_correction(
     aim = replace(aim, log_prior=priors.log_priors[-1], groups=frequency_groups(np.asarray(frequency, np.float64)))
     server = replace(chosen, rule=as_offset(chosen.rule)) if foldable else chosen
     draft, effect, measured = _serve(rows, priors, slices, fitted, server, aim, limit, threads, seed)
-    recommended, why = judge(effect, chosen.metric)
+    recommended, why = (False, draft.why) if draft.why else judge(effect, chosen.metric)
     named = opened.declared.class_names
     fit = {"beta": float(fitted.theta[0]), "tau": float(fitted.theta[1]), "log_likelihood": compared}
     if aim.wanted is not None:
@@ -194,8 +194,13 @@ def _serve(
     }
     if limit is not None:
         measured["at_least"] = {limit.goal.metric.key: limit.least}
+    # A fold's labels are what the others lack: constant answers that differ between folds seem to know something.
+    same = [len(np.unique(served.after[fold])) == 1 for fold in slices]
+    why = ""
+    if all(same) and len(np.unique(served.after)) > 1:
+        why = "not recommended: the decision is the same for all rows, the scores tell the classes too little"
     draft = Correction(
-        fitted.scale, known, goal.name, fitted.name, {}, rows=len(rows.y), folds=0, recommended=False, why=""
+        fitted.scale, known, goal.name, fitted.name, {}, rows=len(rows.y), folds=0, recommended=False, why=why
     )
     return draft.with_decision(known, served.decision), effect, measured
 

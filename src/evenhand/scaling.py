@@ -210,7 +210,7 @@ def leave_out_classes(rows: ClassRows, x: Floats, folds: Sequence[slice]) -> lis
         parts = [of_w.sum(axis=1, keepdims=True), (of_c @ direction)[:, None], of_c]
         return np.concatenate([*parts, of_w] if rows.top is not None else parts, axis=1) + rows.precision * v
 
-    step = _conjugate_gradients(curvature, gradient, outside[:, 2] + rows.precision)
+    step = _conjugate_gradients(curvature, gradient, outside[:, 2] + rows.precision, rows.precision)
     return [x + s for s in step]
 
 
@@ -267,7 +267,9 @@ def _cross(rows: ClassRows, x: Floats, blocks: list[tuple[Task, int]], c: Floats
     return np.ascontiguousarray(found.transpose(2, 0, 1))
 
 
-def _conjugate_gradients(curvature: Callable[[Floats], Floats], gradient: Floats, preconditioner: Floats) -> Floats:
+def _conjugate_gradients(
+    curvature: Callable[[Floats], Floats], gradient: Floats, preconditioner: Floats, least: Floats
+) -> Floats:
     """Solve ``curvature(step) = gradient`` for all folds (first axis) at once, a few steps of it."""
 
     def dot(a: Floats, b: Floats) -> Floats:
@@ -278,7 +280,9 @@ def _conjugate_gradients(curvature: Callable[[Floats], Floats], gradient: Floats
     direction, size = towards, dot(rest, towards)
     for _ in range(GRADIENT_STEPS):
         bent = curvature(direction)
-        length = size / np.maximum(dot(direction, bent), 1e-300)
+        # Where every row is certain, rounding can make the information negative; the prior's is the least there is.
+        along = np.maximum(dot(direction, bent), dot(direction, least * direction))
+        length = size / np.maximum(along, 1e-300)
         step = step + length * direction
         rest = rest - length * bent
         towards = rest / preconditioner
