@@ -114,7 +114,7 @@ class CorrectedModule(nn.Module):
         if came is not None and came.any() and own.any() and not torch.equal(came.to(own.device), own):
             others[-1].append("the state holds a correction for other class names, or for another order of them")
             return
-        super()._load_from_state_dict(state_dict, prefix, *others)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def extra_repr(self) -> str:
         """Goal, classes and output."""
