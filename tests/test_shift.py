@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
@@ -257,10 +259,10 @@ def test_wrong_verdicts_are_rare_and_right_ones_are_not():
 def test_without_shift_no_class_is_accused():
     pi = zipf(50)
     accused = 0
-    for seed in range(40):
+    for seed in range(20):
         z, _ = world(50, 500, pi, pi, 0.9, seed)
         accused += len(estimate_prior(z, pi).moved) > 0
-    assert accused <= 5
+    assert accused <= 3
 
 
 def test_three_answers():
@@ -330,13 +332,13 @@ def test_the_cross_check_agrees_under_a_shift_of_the_prior():
     k = 20
     pi, q = zipf(k), np.ones(k) / k
     agree = 0
-    for seed in range(5):
+    for seed in range(3):
         z, y = world(k, 3000, pi, pi, 1.0, seed)
         new, _ = world(k, 3000, q, pi, 1.0, 50 + seed)
         found = estimate_prior(new, calibration=labelled_reference(z, y, train_counts=pi * 1e5))
         agree += found.cross_check.agrees
         assert distance(found.cross_check.prior, q) < 0.5 * distance(pi, q)
-    assert agree >= 4
+    assert agree >= 2
 
 
 def test_the_cross_check_disagrees_when_the_classes_themselves_changed():
@@ -349,6 +351,7 @@ def test_the_cross_check_disagrees_when_the_classes_themselves_changed():
     assert not found.cross_check.agrees
     assert not found.correction().recommended
     assert "contradict" in found.correction().why
+    assert "not by their class frequencies alone" in found.to_dict()["sentence"]
 
 
 def test_a_class_that_is_masked_stays_out():
@@ -418,3 +421,21 @@ def test_a_calibration_of_another_model_is_refused():
         estimate_prior(np.zeros((5, 3)), calibration=reference)
     with pytest.raises(InputError, match="got both"):
         estimate_prior(z, zipf(4), calibration=reference)
+
+
+@pytest.mark.slow
+def test_ten_thousand_classes_and_fifty_thousand_rows_in_a_minute():
+    k, n = 10_000, 50_000
+    rng = np.random.default_rng(0)
+    pi = zipf(k)
+    centre = rng.normal(0, 0.9, (k, 16)).astype(np.float32)
+    x = centre[rng.choice(k, n, p=np.ones(k) / k)] + rng.normal(size=(n, 16)).astype(np.float32)
+    constant = (np.log(pi) - 0.5 * (centre**2).sum(axis=1)).astype(np.float32)
+    z = np.empty((n, k), np.float32)
+    for start in range(0, n, 2000):
+        z[start : start + 2000] = x[start : start + 2000] @ centre.T + constant
+    begun = time.process_time()
+    found = estimate_prior(z, pi)
+    assert time.process_time() - begun < 60
+    assert found.passes <= 20
+    assert distance(found.prior, np.ones(k) / k) < distance(found.average, np.ones(k) / k)

@@ -102,14 +102,17 @@ def cross_check(
 ) -> CrossCheck:
     """Compare the predicted counts of the new rows with those that `q` and the confusion table lead one to expect.
 
-    The noise of both counts is simulated: ``mu_j / n`` from the new rows and ``sum_c C_jc w_c^2 / N`` from the table.
+    The noise of both counts is simulated: ``mu_j / n`` from the new rows and ``sum_c C_jc w_c^2 / N`` from the
+    table, with mu_j the share in both.
     """
     rows = predicted.sum()
     w = np.where(prior > 0, q / np.maximum(prior, 1e-300), 0.0)
     joint = table.counts / table.rows
     foretold = joint @ w
     foretold = foretold / foretold.sum()
-    variance = foretold / rows + (joint @ w**2) / table.rows
+    # A label that one side never shows has no variance there: the shares of both sides together stand for it.
+    pooled = (predicted + table.rows * foretold) / (rows + table.rows)
+    variance = pooled / rows + np.maximum(joint @ w**2, pooled) / table.rows
     noise = np.abs(rng.standard_normal((DRAWS, len(prior)))) @ np.sqrt(variance) / 2
     distance = 0.5 * float(np.abs(predicted / rows - foretold).sum())
     limit = float(np.quantile(noise, 0.99))

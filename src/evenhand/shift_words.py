@@ -30,6 +30,8 @@ def share(value: float) -> str:
 def sentence(found: PriorEstimate) -> str:
     """What a colleague would say first."""
     low, high = found.distance_interval
+    if found.answer == "moved" and found.cross_check is not None and not found.cross_check.agrees:
+        return "The new rows differ from the labelled ones, but not by their class frequencies alone."
     if found.answer == "moved":
         size = (
             f"{share(found.distance)} of the rows ({share(low)} to {share(high)}) belong to other classes than before"
