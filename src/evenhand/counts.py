@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -44,15 +45,16 @@ class ClassCounts:
         """Counts that are known already: an array of K whole numbers, or a mapping from name to count.
 
         Args:
-            counts: (K,) whole numbers of 0 or more, K >= 2, at least one row in all; a mapping gives the names too.
+            counts: (K,) whole numbers of 0 or more, K >= 2, at least one row in all; a mapping gives the names too. A
+                mapping by class index (``Counter(labels)``, pandas ``value_counts()``) may have any order.
             names: K names, all different.
 
         Raises:
-            InputError: the counts are not that, or the names do not fit them.
+            InputError: the counts are not that, the names do not fit them, or class indices are missing.
         """
-        if isinstance(counts, Mapping):
-            names = counts.keys() if names is None else names
-            counts = list(counts.values())
+        if is_keyed(counts):
+            keys, counts = in_class_order(counts, "counts")
+            names = keys if names is None else names
         array = _whole_numbers(to_numpy(counts), "counts")
         if array.ndim != 1:
             raise InputError(
@@ -268,6 +270,34 @@ def to_numpy(values: Any) -> NDArray[Any]:
         raise InputError(
             f"Expected an array or a sequence of equal entries, got one NumPy refuses ({error})."
         ) from error
+
+
+def is_keyed(values: Any) -> bool:
+    """Whether entries come with their class: a mapping or a pandas Series."""
+    return hasattr(values, "items") and hasattr(values, "keys")
+
+
+def in_class_order(values: Any, what: str) -> tuple[tuple[Any, ...] | None, list[Any]]:
+    """Names, or None where the keys are class indices, and the entries of a mapping or Series in class order.
+
+    Whole-number keys are the classes themselves, whatever order they come in: ``Counter(labels)`` has the order of
+    first sight, ``value_counts()`` that of frequency. Other keys are names, already in class order.
+
+    Raises:
+        InputError: whole-number keys that are not 0 to K - 1, each once.
+    """
+    pairs = list(values.items())
+    keys = [key for key, _ in pairs]
+    if not keys or not all(isinstance(key, Real) and not isinstance(key, bool) for key in keys):
+        return tuple(keys), [entry for _, entry in pairs]
+    classes = set(keys)
+    missing = next((k for k in range(max(len(keys), 2)) if k not in classes), None)
+    if missing is not None:
+        raise InputError(
+            f"Expected {what} by class index to have every class from 0 on, found no class {missing} among "
+            f"{len(keys)}; add it (a class without rows has 0), or give a list in the order of the outputs."
+        )
+    return None, [entry for _, entry in sorted(pairs, key=lambda pair: float(pair[0]))]
 
 
 def _count_integers(rows: NDArray[Any], classes: int | None, ignore_index: int | None) -> Ints:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from evenhand.counts import ClassCounts, to_numpy
 from evenhand.declared import Floats, InputError
-from evenhand.losses.class_vectors import named_vector, rows_or_one
+from evenhand.losses.class_vectors import in_range, named_vector, rows_or_one
 from evenhand.losses.decision import DecisionRule
 from evenhand.losses.denominators import denominator_of
 from evenhand.losses.functional import cross_entropy, losses_by_row
@@ -61,15 +61,19 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
         denominator: Denominator = "weights",
         empty: Empty = "zero",
     ) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"expected label_smoothing in [0, 1), got {label_smoothing}; 0.1 is usual")
-        super().__init__(ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing)
+        if not (isinstance(label_smoothing, int | float | np.number) and 0 <= label_smoothing < 1):
+            raise InputError(f"expected label_smoothing in [0, 1), got {label_smoothing!r}; 0.1 is usual")
+        for name, value, usual in (("ignore_index", ignore_index, -100), ("class_dim", class_dim, 1)):
+            if not isinstance(value, int | np.integer):
+                raise InputError(f"expected {name} to be a whole number, got {value!r}; leave it out for {usual}")
+        super().__init__(ignore_index=int(ignore_index), reduction=reduction, label_smoothing=float(label_smoothing))
         check_choice("reduction", reduction, get_args(Reduction))
         check_choice("smoothing_mass", smoothing_mass, get_args(SmoothingMass))
         check_choice("denominator", denominator, get_args(Denominator))
         check_choice("empty", empty, get_args(Empty))
         self.counts = None if counts is None else as_counts(counts)
-        self.smoothing_mass, self.z_loss, self.class_dim = smoothing_mass, z_loss, class_dim
+        self.smoothing_mass, self.class_dim = smoothing_mass, int(class_dim)
+        self.z_loss = in_range("z_loss", z_loss, 0, np.inf, "0.0001 is usual, 0 is off")
         self.mean_denominator, self.empty = denominator, empty
         self.fixed_denominator: Tensor | None = None  # set for a while by evenhand.losses.exact_mean
         self.keep("weight", None if weight is None else checked_weight(weight, self.counts))
@@ -112,6 +116,7 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
         Raises:
             InputError: shapes, types or labels that do not fit.
         """
+        self.check_classes(getattr(input, "shape", ()), self.class_dim)
         self.observe(target)
         return cross_entropy(
             input,
@@ -156,6 +161,7 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
         self, input: Tensor, target: Tensor, sample_weight: Tensor | None = None, extra: Tensor | None = None
     ) -> RowLosses:
         """The losses before reduction, numerator and weight apart, in the target's shape; arguments as in the call."""
+        self.check_classes(getattr(input, "shape", ()), self.class_dim)
         self.observe(target)
         return losses_by_row(
             input,
@@ -194,6 +200,7 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
         """
         from evenhand.losses.linear import linear_cross_entropy
 
+        self.check_classes(getattr(weight, "shape", ()), 0)
         self.observe(target)
         return linear_cross_entropy(
             features,
@@ -220,6 +227,19 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
 
         The call does it. Whoever takes :meth:`law` and computes the loss elsewhere does it first.
         """
+
+    def check_classes(self, shape: Sequence[int], axis: int) -> None:
+        """Refuse logits, or a classifier weight, of another number of classes than the loss was built for.
+
+        Raises:
+            InputError: that.
+        """
+        known, axis = self.known_classes, 0 if len(shape) == 1 else axis
+        if known is not None and -len(shape) <= axis < len(shape) and shape[axis] != known:
+            raise InputError(
+                f"expected {known} classes, for which this loss was built, got {shape[axis]} on axis {axis} of shape "
+                f"{tuple(shape)}; check class_dim, and the counts or weights that the loss was given"
+            )
 
     def correction(self, goal: str = "accuracy") -> DecisionRule:
         """What must be done to the logits at test time; see :func:`evenhand.losses.decision_rule`.
@@ -249,17 +269,21 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
         return log_prior(self.counts)
 
     @property
+    def known_classes(self) -> int | None:
+        """K, or None for a loss without any class-wise argument."""
+        if self.counts is not None:
+            return self.counts.classes
+        return next((len(held) for held in self._buffers.values() if held is not None), None)
+
+    @property
     def classes(self) -> int:
         """K.
 
         Raises:
             InputError: the loss was built without any class-wise argument.
         """
-        if self.counts is not None:
-            return self.counts.classes
-        for held in self._buffers.values():
-            if held is not None:
-                return len(held)
+        if self.known_classes is not None:
+            return self.known_classes
         raise InputError("this loss does not know the number of classes: build it with counts= or weight=")
 
     def extra_repr(self) -> str:
@@ -269,6 +293,13 @@ class SoftmaxLoss(nn.CrossEntropyLoss):
         said += [f"reduction={self.reduction!r}", f"ignore_index={self.ignore_index}"]
         said += [f"label_smoothing={self.label_smoothing}"] if self.label_smoothing else []
         return ", ".join(said)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # a checkpoint written when torch's loss was a part of the model holds its weight, which is taken over
+        saved = state_dict.get(prefix + "weight")
+        if self.weight is not None and saved is not None and saved.shape == self.weight.shape:
+            self.weight = checked_weight(state_dict.pop(prefix + "weight"), self.counts).to(self.weight)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         held = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}

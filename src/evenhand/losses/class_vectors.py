@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from evenhand.counts import ClassCounts, to_numpy
+from evenhand.counts import ClassCounts, in_class_order, is_keyed, to_numpy
 from evenhand.declared import Floats, InputError
 from evenhand.weights import available_rules, class_weights
 
@@ -17,7 +17,7 @@ ABSENT = "largest"
 
 
 def named_vector(name: str, value: Any, counts: ClassCounts | None) -> Any:
-    """`value` itself, unless it is the name of a rule of :func:`evenhand.class_weights` or a dictionary by class name.
+    """`value` itself, unless it is the name of a rule of :func:`evenhand.class_weights` or a dictionary by class.
 
     A class without rows gets the largest weight of a class that has rows: finite, and without influence on the others.
 
@@ -33,8 +33,9 @@ def named_vector(name: str, value: Any, counts: ClassCounts | None) -> Any:
                 f"expected {name} to be a rule among {', '.join(rules)}, got {value!r}{near(value, rules)}"
             )
         return class_weights(counts, value, absent=ABSENT)
-    if isinstance(value, Mapping):
-        return _by_name(name, value, counts)
+    if is_keyed(value):
+        names, entries = in_class_order(value, name)
+        return np.array([float(x) for x in entries]) if names is None else _by_name(name, dict(value), counts)
     return value
 
 
@@ -72,7 +73,7 @@ def in_range(name: str, value: float, low: float, high: float, advice: str) -> f
     Raises:
         InputError: it does not.
     """
-    if not (isinstance(value, int | float) and low <= value <= high):
+    if not (isinstance(value, int | float | np.number) and low <= value <= high):
         limits = f"of {low:g} or more" if np.isinf(high) else f"between {low:g} and {high:g}"
         raise InputError(f"expected {name} {limits}, got {value!r}; {advice}")
     return float(value)

@@ -10,7 +10,7 @@ from torch import Tensor
 from evenhand.declared import InputError
 from evenhand.losses.law import Law
 from evenhand.losses.reduction import Denominator, check_choice
-from evenhand.losses.targets import flatten_logits, index_target, per_class
+from evenhand.losses.targets import check_tensor, flatten_logits, index_target, per_class
 
 
 def denominator_of(
@@ -45,6 +45,7 @@ def denominator_of(
         5.0
     """
     check_choice("kind", kind, get_args(Denominator))
+    check_tensor("target", target)
     if kind == "count":
         return _counted(target, ignore_index, class_dim)
     weight = None if law is None else law.class_weight

@@ -247,7 +247,9 @@ def _torch_takes(logits: Tensor, target: Tensor, law: Law, class_dim: int) -> bo
     usual = target.dtype == torch.int64 and logits.is_floating_point() and logits.element_size() >= 4
     placed = dims == 1 or class_dim in ((1, -1) if dims == 2 else (1,))
     weight = law.class_weight  # torch has no gradient for it
-    fits = weight is None or (len(weight) == logits.shape[min(1, dims - 1)] and not weight.requires_grad)
+    fits = weight is None or (
+        isinstance(weight, Tensor) and len(weight) == logits.shape[min(1, dims - 1)] and not weight.requires_grad
+    )
     return usual and dims > 0 and placed and fits and check_smoothing(law)
 
 

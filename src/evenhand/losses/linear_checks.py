@@ -8,6 +8,7 @@ from torch import Tensor
 from evenhand.declared import InputError
 from evenhand.losses.counting import Counting
 from evenhand.losses.linear_chunks import Head
+from evenhand.losses.targets import check_tensor
 
 
 def check_head(head: Head, target: Tensor, step: int | None, counting: Counting | None) -> tuple[int, ...]:
@@ -17,6 +18,10 @@ def check_head(head: Head, target: Tensor, step: int | None, counting: Counting 
         InputError: shapes, types or devices that do not fit together, soft targets, no rows per chunk.
     """
     features, weight, bias = head
+    for name, value in (("features", features), ("weight", weight), ("target", target)):
+        check_tensor(name, value)
+    if bias is not None:
+        check_tensor("bias", bias)
     _check_shapes(features, weight, bias)
     _check_types(features, weight, bias)
     positions = tuple(features.shape[:-1])

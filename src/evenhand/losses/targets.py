@@ -36,9 +36,19 @@ def check_tensors(logits: object, target: object) -> None:
     Raises:
         InputError: something else than tensors.
     """
-    for name, value in (("logits", logits), ("target", target)):
-        if not isinstance(value, Tensor):
-            raise InputError(f"expected {name} to be a torch tensor, got {type(value).__name__}; use torch.as_tensor")
+    check_tensor("logits", logits)
+    check_tensor("target", target)
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Refuse an argument that is no tensor.
+
+    Raises:
+        InputError: that.
+    """
+    if not isinstance(value, Tensor):
+        advice = "pass its .weight" if hasattr(value, "weight") else "use torch.as_tensor"
+        raise InputError(f"expected {name} to be a torch tensor, got {type(value).__name__}; {advice}")
 
 
 def flatten_logits(logits: Tensor, class_dim: int = 1) -> Layout:
@@ -135,7 +145,10 @@ def soft_target(target: Tensor, layout: Layout, logits: Tensor, ignore_index: in
 
 def per_class(name: str, value: Tensor | None, classes: int) -> None:
     """Refuse a class-wise vector of another length."""
-    if value is not None and tuple(value.shape) != (classes,):
+    if value is None:
+        return
+    check_tensor(name, value)
+    if tuple(value.shape) != (classes,):
         raise InputError(
             f"expected {name} of shape ({classes},), one number per class of the logits, got {tuple(value.shape)}; "
             "check class_dim, or build the loss for this number of classes"
@@ -146,6 +159,7 @@ def per_row(name: str, value: Tensor | None, positions: tuple[int, ...], like: T
     """A row-wise argument, flat and in the type of the arithmetic."""
     if value is None:
         return None
+    check_tensor(name, value)
     if tuple(value.shape) != positions:
         raise InputError(
             f"expected {name} of the target's shape {positions}, got {tuple(value.shape)}; give one number per row"
