@@ -76,13 +76,13 @@ class _Information:
         """H x for (K, B) columns."""
         y = (self.rows @ (self.a[:, None] * x).astype(np.float32)) * self.inverse
         root = np.sqrt(self.ridge)[:, None]
-        return self.scale * self._back(y) + root * self._shape(root * x)
+        return np.asarray(self.scale * self._back(y) + root * self._shape(root * x))
 
     def noise(self, draws: int, rng: np.random.Generator) -> Floats:
         """(K, draws) with covariance H."""
         of_rows = self._back(rng.standard_normal((len(self.rows), draws), np.float32))
         of_prior = self._shape(rng.standard_normal((len(self.a), draws)))
-        return self.scale**0.5 * of_rows + np.sqrt(self.ridge)[:, None] * of_prior
+        return np.asarray(self.scale**0.5 * of_rows + np.sqrt(self.ridge)[:, None] * of_prior)
 
     def diagonal(self) -> Floats:
         """(K,) of H, the prior counted in full."""

@@ -209,7 +209,7 @@ def refined_strength(strength: float, q: Floats, centre: Floats) -> float:
     """
     held = centre > 0
     scatter = float(((q[held] - centre[held]) ** 2 / centre[held]).sum())
-    return max(1.0, (strength * min(strength, (len(q) - 1) / max(scatter, TINY))) ** 0.5)
+    return max(1.0, float(np.sqrt(strength * min(strength, (len(q) - 1) / max(scatter, TINY)))))
 
 
 def _without(test: ShiftTest, prior: Floats, mean: Floats, rest: NDArray[np.bool_]) -> float:

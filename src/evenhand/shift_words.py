@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from evenhand.shift_intervals import LESS, MORE, UNCLEAR
+from evenhand.shift_intervals import UNCLEAR
 
 if TYPE_CHECKING:
     from evenhand.shift import PriorEstimate
@@ -172,9 +170,3 @@ def _table(found: PriorEstimate, names: Sequence[str] | None) -> list[dict[str, 
         }
         for c, (before, now, interval, average, q_value, verdict) in enumerate(columns)
     ]
-
-
-def summary(found: PriorEstimate) -> str:
-    """One line for logs and notebooks."""
-    up, down = (int(np.sum([word == kind for word in found.verdict])) for kind in (MORE, LESS))
-    return f"{sentence(found)} {up:,} classes more often, {down:,} less often."
