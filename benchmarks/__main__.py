@@ -7,7 +7,10 @@ from pathlib import Path
 
 import click
 
-HELPERS = ("__init__", "__main__", "generate", "losscases", "losspeers", "measure", "peers", "realdata")
+HELPERS = (
+    "__init__", "__main__", "correctionnets", "correctionpeers", "correctionpriors", "correctionspeed",
+    "correctiontrial", "generate", "losscases", "losspeers", "measure", "peers", "realdata",
+)  # fmt: skip
 
 
 class Benchmarks(click.Group):

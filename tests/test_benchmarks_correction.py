@@ -1,0 +1,181 @@
+"""The correction benchmark judges rightly: halves, evaluations, intervals, multiplicity; and it runs end to end."""
+
+import importlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from evenhand.goals import METRICS
+
+sys.path.append(str(Path(__file__).parents[1]))  # `benchmarks` is no part of the installed package
+benchmark, nets, peers, speed, trial = (
+    importlib.import_module(f"benchmarks.{name}")
+    for name in ("correction", "correctionnets", "correctionpeers", "correctionspeed", "correctiontrial")
+)
+
+COUNTS = np.array([400, 120, 40, 12, 3, 1])
+
+
+def scored(*, shifted=False, seed=0, tilt=0.0):
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.repeat(np.arange(6), 50 if shifted else COUNTS))
+    z = rng.normal(size=(len(y), 6)) + (1 - tilt) * np.log(COUNTS)
+    z[np.arange(len(y)), y] += 2
+    return nets.Scored(z.astype(np.float32), y, 10 * COUNTS, shifted)
+
+
+def test_halves_hold_every_row_once_and_split_every_class():
+    y = scored().target
+    fit, judge = trial.halves(y, 3)
+    assert sorted([*fit, *judge]) == list(range(len(y)))
+    gap = np.bincount(y[fit], minlength=6) - np.bincount(y[judge], minlength=6)
+    assert np.abs(gap).max() <= 1
+    assert [h.tolist() for h in trial.halves(y, 3)] == [fit.tolist(), judge.tolist()]
+    assert trial.halves(y, 4)[0].tolist() != fit.tolist()
+
+
+def test_single_rows_fall_on_both_sides():
+    sizes = [len(trial.halves(np.arange(400), seed)[0]) for seed in range(5)]
+    assert all(150 < size < 250 for size in sizes)
+
+
+@pytest.mark.parametrize(("shifted", "evaluation"), [(False, "natural"), (True, "balanced")])
+def test_rows_are_taken_whole_where_they_are_already_so(shifted, evaluation):
+    known = scored(shifted=shifted)
+    assert trial.evaluation_rows(known, evaluation, 0).tolist() == list(range(len(known.target)))
+
+
+def test_balanced_rows_are_capped_and_natural_rows_thinned():
+    known = scored()
+    rows = trial.evaluation_rows(known, "balanced", 0)
+    assert np.bincount(known.target[rows]).tolist() == np.minimum(COUNTS, 26).tolist()  # median of the counts
+    shifted = scored(shifted=True)
+    rows = trial.evaluation_rows(shifted, "natural", 0)
+    assert np.bincount(shifted.target[rows]).tolist() == np.maximum(np.rint(50 * COUNTS / 400), 1).tolist()
+
+
+def test_holm_steps_down():
+    assert trial.holm([0.03, 0.011, 0.5, 0.001]) == [False, True, False, True]
+    assert trial.holm([0.03, 0.02]) == [True, True]  # 0.02 <= 0.05 / 2, then 0.03 <= 0.05
+    assert trial.holm([0.026, 0.04]) == [False, False]
+    assert trial.holm([]) == []
+
+
+def test_draws_of_one_are_the_metric_and_pair_methods():
+    known = scored()
+    decided = {"a": known.logits.argmax(axis=1), "b": known.logits.argmax(axis=1)}
+    weights = np.vstack([np.ones(len(known.target)), np.random.default_rng(0).poisson(1.0, len(known.target))])
+    for key in ("accuracy", "macro_f1", "count_distance"):
+        values, draws = trial.measured(METRICS[key], known.target, decided, weights, 6)
+        assert draws["a"][0] == values["a"]
+        assert (draws["a"] == draws["b"]).all()
+
+
+def made(gain, spread, seed=0, sign=1):
+    noise = np.random.default_rng(seed).normal(size=trial.DRAWS) * spread
+    values = {"argmax": 0.5, "evenhand": 0.5 + sign * gain, "logit adjustment": 0.5 + sign * (gain + 0.01)}
+    draws = {name: value + noise * (name == "evenhand") for name, value in values.items()}
+    run = trial.Trial(
+        "x", seed, "plain", "natural", "accuracy", 9, 9, True, "", "tilt", 0.0, 0.0, sign, values, draws, 1.0, 5
+    )
+    return replace(run, harm_p=trial.harm_p_value(run))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_harm_is_seen_whichever_way_the_metric_runs(sign):
+    assert made(-0.03, 0.01, sign=sign).harm_p < 0.01
+    assert made(0.03, 0.01, sign=sign).harm_p > 0.99
+    assert made(-0.03, 0.01, sign=sign).gain_interval[1] < 0
+    told = benchmark.harm([made(-0.1, 0.01, seed, sign) for seed in range(3)] + [made(0.1, 0.01, 9, sign)])
+    assert told["recommended"]["significantly worse (Holm, 5 %)"] == 3
+    assert told["recommended"]["better"] == 1
+
+
+def test_a_correction_that_changes_nothing_does_no_harm():
+    assert made(0.0, 0.0).harm_p == 1.0
+
+
+def test_the_interval_over_seeds_holds_their_scatter():
+    same = [made(0.02, 0.001, seed) for seed in range(4)]
+    wide = [made(gain, 0.001, seed) for seed, gain in enumerate((0.0, 0.04, 0.0, 0.04))]
+    narrow_ends, wide_ends = (benchmark.over(group, "argmax")[1] for group in (same, wide))
+    assert narrow_ends[1] - narrow_ends[0] < 0.005 < 0.03 < wide_ends[1] - wide_ends[0]
+    found = benchmark.line(same)
+    assert found.best_peer == "logit adjustment"
+    assert found.over_peer == pytest.approx(-0.01)
+
+
+def test_scikit_learns_temperature_is_the_likeliest_one_and_rare_classes_do_not_stop_it():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(4000, 5)) * 2
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    y = (rng.random((4000, 1)) > p.cumsum(axis=1)).sum(axis=1).clip(0, 4)
+    z, y = np.column_stack([z, np.full(4000, -20.0)]), y.copy()
+    y[0] = 5  # a single row
+    assert peers.scikit_learn_temperature(2 * z, y) == pytest.approx(0.5, abs=0.03)
+
+
+def test_logit_adjustment_is_argmax_of_the_scores_less_the_log_prior():
+    known = scored()
+    expected = (known.logits - np.log(known.train_counts / known.train_counts.sum())).argmax(axis=1)
+    assert (peers.logit_adjusted(known.logits, known.train_counts) == expected).all()
+
+
+def test_trials_tell_a_tilted_model_from_a_sound_one():
+    goals, left_out = benchmark.tried_goals(["accuracy", "cost", "prior", "macro-f1"])
+    assert not left_out
+    absent = dict.fromkeys(peers.PACKAGES, "pip install it")
+    found = {
+        t.goal: t
+        for t in trial.trials(
+            scored(tilt=2.0), goals, data="made", seed=0, model="doubly-weighted", evaluation="natural", absent=absent
+        )
+    }
+    assert set(found) == {"accuracy", "cost", "prior", "macro-f1"}
+    assert found["accuracy"].recommended
+    assert found["accuracy"].gain_interval[0] > 0.1
+    assert set(found["accuracy"].values) == {"argmax", "logit adjustment", "evenhand"}
+    assert json.dumps(benchmark.trial_json(found["cost"]))
+
+
+def test_scores_are_kept_and_damaged_ones_are_made_anew(tmp_path, monkeypatch):
+    calls = []
+
+    def training(real, model, seed, epochs):
+        calls.append(model)
+        return {"logits": np.zeros((2, 2), np.float32), "target": np.arange(2), "train_counts": np.ones(2, int),
+                "shifted": np.array(False)}  # fmt: skip
+
+    monkeypatch.setattr(nets, "_trained", training)
+    monkeypatch.setattr(nets, "load", lambda *a, **k: None)
+    first = nets.scored("x", "plain", 0, data=tmp_path, cache=tmp_path)
+    again = nets.scored("x", "plain", 0, data=tmp_path, cache=tmp_path)
+    assert (first.logits == again.logits).all()
+    assert calls == ["plain"]
+    (tmp_path / "x-0-plain.npz").write_bytes(b"PK")
+    nets.scored("x", "plain", 0, data=tmp_path, cache=tmp_path)
+    assert len(calls) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["x-0-plain.npz"]
+
+
+def test_speeds_have_goals_and_a_common_pass():
+    absent = dict.fromkeys(peers.PACKAGES, "pip install it")
+    found = {s.name: s for s in speed.speeds((300, 20), runs=1, absent=absent)}
+    assert found["one pass"].unit == "s"
+    assert found["macro-F1 rule"].goal == 2.0
+    assert found["prior"].goal == 20.0
+    assert [s.goal for s in found.values() if s.name.endswith("the fit in all folds")] == [10.0, 60.0]
+
+
+def test_the_command_says_what_it_needs():
+    lines = CliRunner().invoke(benchmark.command, [])
+    assert lines.exit_code == 2
+    assert "--data" in lines.output
+    wrong = CliRunner().invoke(benchmark.command, ["--speed", "--goals", "nonsense"])
+    assert wrong.exit_code == 2
+    assert "macro-f1" in wrong.output
