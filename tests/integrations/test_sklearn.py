@@ -320,7 +320,8 @@ def test_metadata_is_routed(data):
         same = TiltCorrector(asking, cv=list(splits)).fit(X, y, sample_weight=w)
         np.testing.assert_array_equal(model.correction_.offset, same.correction_.offset)
         # Through the tools above as well: a grid search hands the weights down.
-        search = GridSearchCV(TiltCorrector(asking, cv=3), {"goal": ["accuracy"]}, cv=2).fit(X, y, sample_weight=w)
+        model_of = TiltCorrector(asking, cv=3).set_score_request(sample_weight=False)
+        search = GridSearchCV(model_of, {"goal": ["accuracy"]}, cv=2).fit(X, y, sample_weight=w)
         np.testing.assert_allclose(search.best_estimator_.estimator_.coef_, model.estimator_.coef_)
         with pytest.raises(sklearn.exceptions.UnsetMetadataPassedError):
             TiltCorrector(LogisticRegression(), cv=3).fit(X, y, sample_weight=w)
