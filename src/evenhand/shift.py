@@ -300,8 +300,10 @@ def _source(
             f"train_prior has {len(pi)} entries but the logits have {classes} classes; give one number per class"
         )
     pi = np.where(pi > 0, pi, pi[pi > 0].min() / 2)
-    scale, offset = (1.0, np.zeros(classes)) if calibration is None else (calibration.scale, calibration.offset)
-    return pi / pi.sum(), scale, offset, None
+    if calibration is None:
+        return pi / pi.sum(), 1.0, np.zeros(classes), None
+    goal = 0.0 if calibration.goal_offset is None else calibration.goal_offset  # posteriors, not decisions, are wanted
+    return pi / pi.sum(), calibration.scale, calibration.offset - goal, None
 
 
 def _fit(
