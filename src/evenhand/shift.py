@@ -300,7 +300,7 @@ def _source(
             f"train_prior has {len(pi)} entries but the logits have {classes} classes; give one number per class"
         )
     pi = np.where(pi > 0, pi, pi[pi > 0].min() / 2)
-    if calibration is None:
+    if calibration is None or isinstance(calibration, Reference):
         return pi / pi.sum(), 1.0, np.zeros(classes), None
     goal = 0.0 if calibration.goal_offset is None else calibration.goal_offset  # posteriors, not decisions, are wanted
     return pi / pi.sum(), calibration.scale, calibration.offset - goal, None
