@@ -233,14 +233,14 @@ def effective_number(counts: Any, beta: float = 0.9999) -> Floats:
 
 
 def counts_array(counts: Any) -> Floats:
-    """(K,) float64 counts, whole or not, from an array, a sequence, a tensor or ClassCounts, checked.
+    """(K,) float64 counts, whole or not, from an array, a sequence, a tensor, a mapping or ClassCounts, checked.
 
     Raises:
         InputError: not 1-D, fewer than two classes, a negative or non-finite entry, or no rows at all.
     """
     if isinstance(counts, ClassCounts):
         return counts.counts.astype(np.float64)
-    array = to_numpy(counts)
+    array = to_numpy(in_class_order(counts, "counts")[1] if is_keyed(counts) else counts)
     if array.dtype.kind not in "iufb" or array.ndim != 1 or array.size < 2:
         raise InputError(
             f"Expected counts as a 1-D array of at least 2 numbers, got {array.dtype} of shape {array.shape};"

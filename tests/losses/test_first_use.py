@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -11,9 +12,11 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+import evenhand  # noqa: E402
 from evenhand import losses  # noqa: E402
 from evenhand.counts import ClassCounts  # noqa: E402
 from evenhand.declared import InputError  # noqa: E402
+from evenhand.weights import class_weights  # noqa: E402
 
 LABELS = [2, 2, 2, 0, 1, 1]
 COUNTS = [900, 300, 50, 5]
@@ -70,6 +73,17 @@ def test_counts_by_class_index_come_in_class_order_whatever_order_they_were_coun
 def test_counts_by_class_index_with_a_gap_are_refused_since_k_is_unknown(counts, missing):
     with pytest.raises(InputError, match=f"found no class {missing}"):
         losses.build("weighted", counts)
+
+
+def test_weights_and_audits_read_counts_by_class_index_alike():
+    assert class_weights(Counter(LABELS)).tolist() == class_weights([1, 2, 3]).tolist()
+    rng = np.random.default_rng(0)
+    given = {"logits": rng.normal(size=(60, 3)), "target": rng.integers(0, 3, 60)}
+    shuffled = evenhand.audit(**given, train_counts=Counter(LABELS), class_weight={2: 3.0, 1: 2.0, 0: 1.0})
+    in_order = evenhand.audit(**given, train_counts=[1, 2, 3], class_weight=[1.0, 2.0, 3.0])
+    assert json.dumps(shuffled.to_dict(), default=str) == json.dumps(in_order.to_dict(), default=str)
+    with pytest.raises(InputError, match="no class 1"):
+        evenhand.audit(**given, train_counts={0: 5, 2: 7})
 
 
 def test_named_counts_keep_their_order():
@@ -147,6 +161,25 @@ def test_numpy_numbers_are_numbers():
 def test_what_is_no_tensor_is_named(call, name):
     with pytest.raises(InputError, match=f"expected {name} to be a torch tensor"):
         call(*batch())
+
+
+@pytest.mark.parametrize(
+    ("logits", "target", "said"),
+    [
+        (torch.zeros(8, 4), torch.eye(4)[torch.zeros(8).long()].long(), r"target\.float\(\)"),
+        (torch.zeros(8, 4), torch.zeros(8, 1).long(), r"target\.reshape"),
+        (torch.zeros(2, 4, 3, 3), torch.zeros(2, 1, 3, 3).long(), r"target\.reshape"),
+        (torch.zeros(2, 7, 5), torch.zeros(2, 7).long(), "class_dim=-1"),
+        (torch.zeros(8, 4), torch.zeros(5).long(), r"shape \(8,\) for these logits, got \(5,\)"),
+        (torch.zeros(8, 1), torch.ones(8).long(), "SigmoidLoss"),
+        (torch.zeros(8, 4), torch.full((8,), 255), "ignore_index=255"),
+    ],
+)
+def test_targets_that_do_not_fit_get_the_remedy_that_fits(logits, target, said):
+    with pytest.raises(InputError, match=said):
+        losses.build("cross-entropy")(logits, target)
+    with pytest.raises(InputError, match=said):
+        losses.build("focal")(logits, target)
 
 
 class Classifier(nn.Module):

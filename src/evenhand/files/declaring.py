@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from evenhand.counts import in_class_order, is_keyed
 from evenhand.declared import Declared, Floats, InputError
 from evenhand.files.checks import Array
 from evenhand.files.vectors import read_vector
@@ -67,7 +68,7 @@ def per_class(value: Any, *, text: bool = False) -> Array:
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
     try:
-        return np.asarray(value)
+        return np.asarray(in_class_order(value, "a vector")[1] if is_keyed(value) else value)
     except ValueError as error:
         raise InputError(
             f"a vector with one value per class was expected but the values are ragged ({error})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -97,8 +98,8 @@ def index_target(
         raise InputError(f"expected class indices of an integer type, got {target.dtype}; use target.long()")
     if tuple(target.shape) != positions:
         raise InputError(
-            f"expected a target of shape {positions} for these logits, got {tuple(target.shape)}; classes are "
-            "on axis 1 of (N, K, ...), or on the last axis with class_dim=-1"
+            f"expected a target of shape {positions} for these logits, got {tuple(target.shape)}; "
+            f"{_shape_advice(target, classes, positions)}"
         )
     flat = target.reshape(-1).long()
     if traced or flat.device.type != "cpu" or is_traced(flat):
@@ -111,11 +112,21 @@ def index_target(
     low, high = (int(x) for x in index.aminmax())
     if low < 0 or high >= classes:
         wrong = low if low < 0 else high
-        raise InputError(
-            f"expected labels in [0, {classes}) for {classes} classes, got {wrong}; give ignore_index={wrong} "
-            "if these rows should not count"
-        )
+        advice = f"give ignore_index={wrong} if these rows should not count"
+        if classes == 1:
+            advice = "a network with one output per row answers yes or no: use losses.SigmoidLoss, or two outputs"
+        raise InputError(f"expected labels in [0, {classes}) for {classes} classes, got {wrong}; {advice}")
     return IndexTarget(index, counted)
+
+
+def _shape_advice(target: Tensor, classes: int, positions: tuple[int, ...]) -> str:
+    """What somebody who gave whole numbers of another shape most likely meant."""
+    rows = math.prod(positions)
+    if 1 < target.numel() == rows * classes:
+        return "give one-hot targets as floats, with target.float(), or class indices"
+    if target.numel() == rows:
+        return "reshape it with target.reshape(...)"
+    return "classes are on axis 1 of (N, K, ...), or on the last axis with class_dim=-1"
 
 
 def _all_count(flat: Tensor, classes: int, ignore_index: int) -> bool:
