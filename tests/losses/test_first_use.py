@@ -213,3 +213,15 @@ def test_denominator_count_is_torchs_mean_of_weighted_soft_targets():
         ours = losses.build("cross-entropy", weight=weight, label_smoothing=smoothing, denominator="count")
         torchs = nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)
         torch.testing.assert_close(ours(logits, mixed), torchs(logits, mixed))
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", "focal", "logit-adjusted"])
+def test_scores_given_as_soft_targets_are_refused(name):
+    logits, _ = batch()
+    with pytest.raises(InputError, match=r"soft targets of 0 or more, got -0\.5"):
+        losses.build(name, COUNTS)(logits, torch.tensor([[1.5, -0.5, 0.0, 0.0]] * 8))
+
+
+def test_deferred_weights_need_a_loss_that_can_switch():
+    with pytest.raises(InputError, match="got CrossEntropyLoss"):
+        losses.DeferredReweighting(nn.CrossEntropyLoss(), start=1)

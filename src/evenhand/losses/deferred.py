@@ -43,6 +43,8 @@ class DeferredReweighting:
     """
 
     def __init__(self, loss: SoftmaxLoss, start: int, weight: Any = None, *, beta: float = 0.9999) -> None:
+        if not isinstance(loss, SoftmaxLoss):
+            raise InputError(f"expected a softmax loss of evenhand, got {type(loss).__name__}; see losses.build")
         if weight is None:
             if loss.counts is None:
                 raise InputError("deferred weights need counts: build the loss with counts=, or give weight= here")

@@ -139,7 +139,7 @@ def soft_target(target: Tensor, layout: Layout, logits: Tensor, ignore_index: in
     """(N, K) probabilities in the type of the arithmetic.
 
     Raises:
-        InputError: another shape than the logits', or rows to ignore.
+        InputError: another shape than the logits', rows to ignore, or (on the CPU) a negative entry.
     """
     if ignore_index >= 0:
         raise InputError(
@@ -151,6 +151,10 @@ def soft_target(target: Tensor, layout: Layout, logits: Tensor, ignore_index: in
             f"expected soft targets of the logits' shape {tuple(logits.shape)}, got {tuple(target.shape)}; give one "
             "probability per class, or class indices of an integer type"
         )
+    if target.device.type == "cpu" and target.numel() and not (is_traced(target) or is_traced(logits)):
+        least = float(target.detach().min())
+        if least < 0:
+            raise InputError(f"expected soft targets of 0 or more, got {least:g}; give probabilities, not scores")
     return flatten_logits(target, class_dim).logits.to(arithmetic(layout.logits))
 
 
