@@ -191,7 +191,9 @@ def prior_lines(found: list[PriorTrial]) -> Iterator[str]:
 def speed_row(found: Speed) -> str:
     goal = "" if found.goal is None else f"{found.goal:g} {found.unit}"
     met = {None: "", True: "yes", False: "no"}[found.met]
-    return f"| {found.shape} | {found.name} | {found.value:.3g} {found.unit} | {found.seconds:.2f} s | {goal} | {met} |"
+    fast = "" if found.fast is None else f"{found.fast:.3g}"
+    cost = f"{found.value:.3g} {found.unit}"
+    return f"| {found.shape} | {found.name} | {cost} | {found.seconds:.2g} s | {fast} | {goal} | {met} |"
 
 
 def show(found: list[Trial], priors: list[PriorTrial]) -> None:
@@ -233,7 +235,9 @@ def peer_sentence(lines: list[Line]) -> str:
 def measure_speed(quick: bool, absent: dict[str, str], as_json: bool) -> None:
     shapes = (QUICK_ROWS,) if quick else (USUAL, LARGE)
     if not as_json:
-        click.echo("| scores | what | cost | processor time | goal | met |\n|---|---|---|---|---|---|")
+        click.echo(
+            "| scores | what | cost | processor time | fast passes | goal | met |\n|---|---|---|---|---|---|---|"
+        )
     for shape in shapes:
         for found in speeds(shape, runs=1 if quick or shape == LARGE else 5, absent=absent, judged=not quick):
             told = {"kind": "speed", **asdict(found), "met": found.met}
@@ -297,7 +301,7 @@ def measure_goals(
         for seed in range(seeds):
             for model in models:
                 answers = scored(name, model, seed, data=data, cache=cache, epochs=QUICK_EPOCHS if quick else None)
-                run = {"data": name, "seed": seed, "model": model, "absent": absent}
+                run: dict[str, Any] = {"data": name, "seed": seed, "model": model, "absent": absent}
                 new = [t for e in EVALUATIONS for t in trials(answers, goals, evaluation=e, **run)]
                 moved = prior_trials(answers, **run)
                 found, priors = found + new, priors + list(moved)

@@ -69,7 +69,7 @@ def _kept(path: Path) -> dict[str, NDArray[Any]] | None:
         return None
 
 
-def _keep(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+def _keep(path: Path, arrays: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part.npz")
     np.savez(part, **arrays)

@@ -89,11 +89,11 @@ def tempered(z: NDArray[Any], beta: float) -> NDArray[Any]:
     return np.asarray(log_softmax(beta * z.astype(np.float64), axis=1))
 
 
-def block_coordinate_f1(log_p: NDArray[Any], seed: int = 0) -> Ints:
+def block_coordinate_f1(p: NDArray[Any], seed: int = 0) -> Ints:
     """xCOLUMNs' block-coordinate ascent on macro F1 over the rows that are judged, one label a row."""
     from xcolumns.block_coordinate import predict_optimizing_macro_f1_score_using_bc
 
-    answer = predict_optimizing_macro_f1_score_using_bc(np.exp(log_p), k=1, seed=seed)
+    answer = predict_optimizing_macro_f1_score_using_bc(p, k=1, seed=seed)
     return np.asarray(np.asarray(answer).argmax(axis=1))
 
 

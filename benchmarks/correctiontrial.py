@@ -141,7 +141,7 @@ def trials(
     weights = np.random.default_rng(seed).poisson(1.0, (DRAWS, len(judge))).astype(np.float64)
     for goal in goals:
         needed = {"costs": costs, "prior": prior}
-        given = {goal.needs: needed[goal.needs]} if goal.needs else {}
+        given: dict[str, Any] = {goal.needs: needed[goal.needs]} if goal.needs else {}
         try:
             fix = fit_correction(z[fit], y[fit], goal=goal.name, train_counts=scored.train_counts, seed=seed, **given)
         except InputError:
@@ -151,8 +151,10 @@ def trials(
             decided["temperature and the usual rule"] = peers.usual_rule(goal.name, log_p, stated)
         if goal.name == "macro-f1" and "xcolumns" not in absent:
             if log_p is not None:
-                decided["temperature and xCOLUMNs"] = peers.block_coordinate_f1(log_p)
-            decided["evenhand's posteriors and xCOLUMNs"] = peers.block_coordinate_f1(np.log(fix.posterior(z[judge])))
+                decided["temperature and xCOLUMNs"] = peers.block_coordinate_f1(np.exp(log_p))
+            decided["evenhand's posteriors and xCOLUMNs"] = peers.block_coordinate_f1(
+                fix.posterior(z[judge]).astype(np.float64)
+            )
         decided |= ours(fix, z[judge], tune=goal.fitted)
         metric = _bound(goal, scored.train_counts, costs, prior, np.log(frequency))
         values, draws = measured(metric, y[judge], decided, weights, k)

@@ -166,9 +166,9 @@ def test_scores_are_kept_and_damaged_ones_are_made_anew(tmp_path, monkeypatch):
 def test_speeds_have_goals_and_a_common_pass():
     absent = dict.fromkeys(peers.PACKAGES, "pip install it")
     found = {s.name: s for s in speed.speeds((300, 20), runs=1, absent=absent)}
-    assert found["one pass"].unit == "s"
+    assert found["one pass, fast"].unit == "s"
     assert found["macro-F1 rule"].goal == 2.0
-    assert found["prior"].goal == 20.0
+    assert found["prior: EM, test and intervals"].goal == 20.0
     assert [s.goal for s in found.values() if s.name.endswith("the fit in all folds")] == [10.0, 60.0]
 
 
