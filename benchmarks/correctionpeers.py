@@ -36,7 +36,8 @@ def logit_adjusted(z: NDArray[Any], train_counts: Ints) -> Ints:
 def scikit_learn_temperature(z: NDArray[Any], y: Ints) -> float:
     """The inverse temperature of `CalibratedClassifierCV(method="temperature")` around a frozen model.
 
-    It refuses classes with fewer than two rows, so it gets the others; a temperature is the same for all of them.
+    It refuses classes with fewer than two rows, so it gets the others; a temperature is the same for all of them. They
+    are numbered anew: with gaps in the numbers its temperature is wrong (scikit-learn 1.9.1).
     """
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.calibration import CalibratedClassifierCV
@@ -56,7 +57,7 @@ def scikit_learn_temperature(z: NDArray[Any], y: Ints) -> float:
 
     seen = np.flatnonzero(np.bincount(y) >= 2)
     rows = np.isin(y, seen)
-    columns, y = z[rows][:, seen].astype(np.float64), y[rows]
+    columns, y = z[rows][:, seen].astype(np.float64), np.searchsorted(seen, y[rows])
     frozen = FrozenEstimator(Scores().fit(columns, y))
     fitted = CalibratedClassifierCV(frozen, method="temperature", cv=KFold(2)).fit(columns, y)
     probe = np.zeros((1, len(seen)))

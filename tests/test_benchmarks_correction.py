@@ -115,8 +115,8 @@ def test_scikit_learns_temperature_is_the_likeliest_one_and_rare_classes_do_not_
     z = rng.normal(size=(4000, 5)) * 2
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     y = (rng.random((4000, 1)) > p.cumsum(axis=1)).sum(axis=1).clip(0, 4)
-    z, y = np.column_stack([z, np.full(4000, -20.0)]), y.copy()
-    y[0] = 5  # a single row
+    z, y = np.column_stack([np.full(4000, -20.0), z]), y + 1
+    y[0] = 0  # a single row: the class is left out, and the others are no longer numbered from 0
     assert peers.scikit_learn_temperature(2 * z, y) == pytest.approx(0.5, abs=0.03)
 
 
