@@ -15,7 +15,7 @@ from evenhand.cli import run
 from evenhand.commands.fix import GOALS as OFFERED
 from evenhand.commands.fix import command
 from evenhand.correction import Correction, fit_correction
-from evenhand.correction_rows import sample_rows
+from evenhand.correction.predictions import sample_rows
 from evenhand.files import from_arrays, open_predictions
 from evenhand.goals import GOALS
 
@@ -174,8 +174,8 @@ def test_npy_pair_and_wanted_counts(tmp_path):
 
 
 def test_large_inputs_are_fitted_on_a_bounded_sample_of_all_rows(monkeypatch):
-    monkeypatch.setattr("evenhand.correction_rows.MIN_ROWS", 100)
-    monkeypatch.setattr("evenhand.correction_rows.BLOCK_CELLS", 70 * K)
+    monkeypatch.setattr("evenhand.correction.predictions.MIN_ROWS", 100)
+    monkeypatch.setattr("evenhand.correction.predictions.BLOCK_CELLS", 70 * K)
     z, y, _ = world(5000, 0)
     z[:, 0] = np.arange(5000)
     opened = from_arrays(logits=z, target=y, row_id=np.zeros(5000, int))

@@ -13,8 +13,8 @@ from scipy.special import softmax
 from evenhand.cli import run
 from evenhand.commands.shift import command
 from evenhand.correction import Correction
-from evenhand.shift_files import open_unlabelled
-from evenhand.shift_words import change, share
+from evenhand.shift.unlabelled import open_unlabelled
+from evenhand.shift.words import change, share
 
 K = 12
 PI = (np.arange(K) + 1.0) ** -1.2

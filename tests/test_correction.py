@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from evenhand.calibration import log_priors
 from evenhand.correction import Correction, crossfit_effect, fit_correction
-from evenhand.crossfit import at, fold_edges, leave_out_fits, row_log_likelihood, within, without
+from evenhand.correction.calibration import log_priors
+from evenhand.correction.crossfit import at, fold_edges, leave_out_fits, row_log_likelihood, within, without
+from evenhand.correction.effects import Effect, judge, measure_effect, poisson_weights
 from evenhand.declared import InputError
-from evenhand.effects import Effect, judge, measure_effect, poisson_weights
 from evenhand.goals import METRICS, REPORTED
 from evenhand.priors import smoothed_log_prior
 from evenhand.tilt import Likelihood, Part, centred_rows, maximise

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from evenhand.calibration import MODELS, log_priors, prepare, select_model
-from evenhand.crossfit import at, fold_edges, row_log_likelihood
-from evenhand.scaling import ClassRows, _evaluate, fit_classes, leave_out_classes
+from evenhand.correction.calibration import MODELS, log_priors, prepare, select_model
+from evenhand.correction.crossfit import at, fold_edges, row_log_likelihood
+from evenhand.correction.scaling import ClassRows, _evaluate, fit_classes, leave_out_classes
 from evenhand.tilt import Part, centred_rows
 
 

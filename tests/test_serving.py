@@ -8,8 +8,8 @@ import torch
 from scipy import sparse
 
 from evenhand.correction import Correction, fit_correction
+from evenhand.correction.effects import judge, measure_effect
 from evenhand.declared import InputError
-from evenhand.effects import judge, measure_effect
 from evenhand.goals import GOALS, METRICS, Aim, Calibrated, as_costs, find_goal, score
 
 K = 30
@@ -306,7 +306,8 @@ def test_few_rows_certain_rows_and_empty_scores(goal, rows, classes, sure):
 
 def test_passes_over_the_data_are_few(monkeypatch):
     """Rows looked at, over rows there are: at most 10 passes for a temperature, 60 with a bias for every class."""
-    from evenhand import calibration, crossfit, scaling, tilt
+    from evenhand import tilt
+    from evenhand.correction import calibration, crossfit, scaling
 
     seen = []
 

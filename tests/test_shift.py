@@ -9,7 +9,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from evenhand import InputError, estimate_prior, fit_correction, labelled_reference
-from evenhand.shift_likelihood import Dirichlet, expectation, maximise_likelihood, moments, posteriors
+from evenhand.shift.likelihood import Dirichlet, expectation, maximise_likelihood, moments, posteriors
 
 WORLDS = [(2, 600, 1.0), (10, 600, 0.8), (100, 800, 0.9), (1000, 800, 1.2)]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.sparse import issparse
 
-from evenhand.shift_confusion import confusion, confusion_estimate, cross_check
-from evenhand.shift_intervals import class_intervals, solve, uncertainty
-from evenhand.shift_likelihood import Dirichlet, expectation, maximise_likelihood, posteriors
+from evenhand.shift.confusion import confusion_estimate, count_pairs, cross_check
+from evenhand.shift.intervals import class_intervals, solve, uncertainty
+from evenhand.shift.likelihood import Dirichlet, expectation, maximise_likelihood, posteriors
 
 
 def labelled(k, n, q, seed, error=0.3):
@@ -20,7 +20,7 @@ def labelled(k, n, q, seed, error=0.3):
 
 def test_without_a_ridge_it_solves_the_confusion_equations():
     pi, q = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.2, 0.6])
-    table = confusion(*labelled(3, 200_000, pi, 0), 3)
+    table = count_pairs(*labelled(3, 200_000, pi, 0), 3)
     counts = np.bincount(labelled(3, 200_000, q, 1)[1], minlength=3).astype(float)
     joint = table.counts.toarray() / 200_000
     w = np.linalg.solve(joint, counts / counts.sum())
@@ -31,14 +31,14 @@ def test_without_a_ridge_it_solves_the_confusion_equations():
 
 def test_a_strong_ridge_is_no_shift():
     pi = np.array([0.5, 0.3, 0.2])
-    table = confusion(*labelled(3, 1000, pi, 0), 3)
+    table = count_pairs(*labelled(3, 1000, pi, 0), 3)
     np.testing.assert_allclose(confusion_estimate(table, np.array([10.0, 10, 80]), pi, strength=np.inf), pi, atol=1e-4)
 
 
 def test_ten_thousand_classes_stay_sparse():
     k = 10_000
     pi = np.ones(k) / k
-    table = confusion(*labelled(k, 30_000, pi, 0), k)
+    table = count_pairs(*labelled(k, 30_000, pi, 0), k)
     assert issparse(table.counts)
     assert table.counts.nnz <= 2 * k
     q = np.where(np.arange(k) < k // 2, 1.6, 0.4) / k
@@ -52,7 +52,7 @@ def test_the_check_rarely_cries_without_reason(k):
     pi = np.ones(k) / k
     alarms = 0
     for seed in range(20):
-        table = confusion(*labelled(k, 1000, pi, seed), k)
+        table = count_pairs(*labelled(k, 1000, pi, seed), k)
         counts = np.bincount(labelled(k, 1000, pi, 100 + seed)[1], minlength=k).astype(float)
         alarms += not cross_check(table, counts, pi, pi, strength=100.0, rng=np.random.default_rng(0)).agrees
     assert alarms <= 2
@@ -60,7 +60,7 @@ def test_the_check_rarely_cries_without_reason(k):
 
 def test_the_check_sees_another_confusion():
     pi = np.ones(10) / 10
-    table = confusion(*labelled(10, 5000, pi, 0), 10)
+    table = count_pairs(*labelled(10, 5000, pi, 0), 10)
     counts = np.bincount(labelled(10, 5000, pi, 1)[1] // 2 * 2, minlength=10).astype(float)
     assert not cross_check(table, counts, pi, pi, strength=100.0, rng=np.random.default_rng(0)).agrees
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evenhand import shift_score
-from evenhand.shift_likelihood import moments, posteriors
-from evenhand.shift_score import effective_rows, looseness, refined_strength, score_no_shift
+from evenhand.shift import score as shift_score
+from evenhand.shift.likelihood import moments, posteriors
+from evenhand.shift.score import effective_rows, looseness, refined_strength, score_no_shift
 
 
 def zipf(k, power=1.0):

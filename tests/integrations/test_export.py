@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 
 from evenhand.correction import Correction, fit_correction
-from evenhand.correction_file import hash_names
+from evenhand.correction.storage import hash_names
 from evenhand.declared import InputError
 from evenhand.integrations.heads import find_head, fold_arrays, fold_into_model, label_names
 

@@ -128,8 +128,8 @@ def fit_file(
 ) -> None:
     """Fit on a bounded row sample, print the effect, and write the correction."""
     from evenhand.correction import fit_correction
-    from evenhand.correction_rows import MARK, sample_rows
-    from evenhand.cost_file import read_costs
+    from evenhand.correction.cost_file import read_costs
+    from evenhand.correction.predictions import MARK, sample_rows
     from evenhand.files import read_vector
     from evenhand.scanning import workers
 
@@ -212,7 +212,7 @@ def printable(text: str) -> str:
 def apply_file(correction: Path, opened: Predictions, path: Path | None, output: Path | None) -> None:
     """Write the predictions with corrected scores."""
     from evenhand.correction import Correction
-    from evenhand.correction_rows import write_corrected
+    from evenhand.correction.predictions import write_corrected
 
     if output is None:
         raise click.UsageError("--apply needs -o corrected.npz.")

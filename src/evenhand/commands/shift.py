@@ -56,7 +56,7 @@ def command(
     from evenhand.commands.audit import check_outputs
     from evenhand.commands.fix import refuse_labels
     from evenhand.files import open_predictions
-    from evenhand.shift_files import open_unlabelled
+    from evenhand.shift.unlabelled import open_unlabelled
 
     to_stdout = json_ is not None and str(json_) == "-"
     named = {"json": None if to_stdout else json_, "output": output}
@@ -96,7 +96,7 @@ def check_same_model(labelled: Predictions, unlabelled: Predictions) -> None:
 
 def estimate(labelled: Predictions, unlabelled: Predictions, alpha: float) -> tuple[PriorEstimate, int]:
     """Calibrate on labelled rows, estimate on new ones, each on a bounded sample; and how many new rows there are."""
-    from evenhand.correction_rows import sample_rows
+    from evenhand.correction.predictions import sample_rows
     from evenhand.scanning import workers
     from evenhand.shift import estimate_prior, labelled_reference
 
@@ -116,7 +116,7 @@ def as_json(found: PriorEstimate, names: tuple[str, ...] | None) -> str:
     """The estimate as one JSON object."""
     import json
 
-    from evenhand.shift_words import to_dict
+    from evenhand.shift.words import to_dict
 
     return json.dumps(to_dict(found, names), indent=1, allow_nan=False)
 
@@ -136,7 +136,7 @@ def write(found: PriorEstimate, names: tuple[str, ...] | None, outputs: dict[str
 def describe(found: PriorEstimate, names: tuple[str, ...] | None, new: str, trained: str, seen: int, top: int) -> str:
     """The verdict: a sentence, the numbers that prove it, the classes that moved."""
     from evenhand.report.formats import plain, shortened
-    from evenhand.shift_words import moved_lines, proof, sentence
+    from evenhand.shift.words import moved_lines, proof, sentence
 
     sampled = "" if found.rows == seen else f", {found.rows:,} of them read"
     head = (

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evenhand.crossfit import FoldModel, at, fold_edges, leave_out_fits, row_log_likelihood, without
+from evenhand.correction.crossfit import FoldModel, at, fold_edges, leave_out_fits, row_log_likelihood, without
+from evenhand.correction.scaling import ClassRows, fit_classes, leave_out_classes
 from evenhand.declared import Floats, InputError, Ints
 from evenhand.priors import prior_shift, smoothed_log_prior
-from evenhand.scaling import ClassRows, fit_classes, leave_out_classes
 from evenhand.scanning import bad_rows
 from evenhand.tilt import BLOCK_CELLS, FLOOR, Part, Singles, centred_rows
 

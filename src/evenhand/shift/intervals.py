@@ -18,7 +18,7 @@ from scipy.special import betainc, betaincc, betaincinv
 
 from evenhand.declared import Floats
 from evenhand.homogeneity import benjamini_hochberg
-from evenhand.shift_likelihood import TINY, Dirichlet, Maximum, ratios
+from evenhand.shift.likelihood import TINY, Dirichlet, Maximum, ratios
 from evenhand.tilt import Singles
 
 CELLS = 100_000_000  # scores that the information is taken from

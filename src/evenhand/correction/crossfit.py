@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from evenhand.correction.effects import judge, measure_effect
 from evenhand.declared import Floats, InputError, Ints
-from evenhand.effects import judge, measure_effect
 from evenhand.goals import METRICS, REPORTED, Aim, Calibrated, Goal, find_goal, frequency_groups
 from evenhand.priors import smoothed_log_prior
 from evenhand.tilt import BLOCK_CELLS, FLOOR, Likelihood, Part, Singles, Value, climb, map_blocks

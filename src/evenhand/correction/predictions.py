@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evenhand.correction import Correction
+from evenhand.correction.result import Correction
 from evenhand.declared import Declared, InputError, Ints
 from evenhand.files import Predictions
 from evenhand.files.blocks import ArraySource

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evenhand.correction_file import hash_names, read_fields, write_fields
+from evenhand.correction.storage import hash_names, read_fields, write_fields
 from evenhand.counts import to_numpy
 from evenhand.declared import Floats, InputError, Ints
 from evenhand.goals import Aim, Calibrated, Decision, find_goal
@@ -22,7 +22,6 @@ from evenhand.goals.decisions import path, softmax_rows
 from evenhand.output import PathLike
 from evenhand.tilt import BLOCK_CELLS, FLOOR, Part, centred_rows
 
-FOLDED = "evenhand_correction"  # attribute of a layer that a correction was folded into
 ABSTAINED = -1
 
 
@@ -34,7 +33,7 @@ class Correction:
 
     Attributes:
         scale: above 0, one number, or (K,) where vector scaling was chosen. offset: (K,) float64, in nats, mean 0.
-        goal: what it is for. model: the calibration model chosen, one of `evenhand.calibration.MODELS`.
+        goal: what it is for. model: the calibration model chosen, one of `evenhand.correction.calibration.MODELS`.
         evidence: ``before``, ``after``, ``after_interval``, ``difference_interval`` (metric -> value or 95 % interval),
             ``beta``, ``tau``, ``log_likelihood`` (model -> held-out nats per row), ``share`` (how much of the goal's
             decision was given up, 0 to 1), ``top_k`` (k -> share of rows whose class is among the k best) and
@@ -229,33 +228,9 @@ class Correction:
             InputError: the object has no weight, or its weight has not K rows, or a correction is folded in already, or
                 the goal is no offset per class.
         """
-        if not self.additive:
-            raise InputError(
-                f"the decision for the goal {self.goal} is no offset per class, so a layer cannot hold it; call "
-                "predict, or fit with foldable=True"
-            )
-        earlier = getattr(linear, FOLDED, None)
-        if earlier is not None and not again:
-            raise InputError(
-                f"a correction for {earlier} is folded into this layer already and another would add to it; load the "
-                "uncorrected weights and pass again=True"
-            )
-        weight = getattr(linear, "weight", None)
-        if weight is None or not hasattr(weight, "detach") or weight.shape[0] != self.classes:
-            came = type(linear).__name__ if weight is None else f"a weight of shape {tuple(weight.shape)}"
-            raise InputError(
-                f"expected a layer whose weight has {self.classes} rows, one per class, got {came}; pass the last "
-                "linear layer of the model"
-            )
-        values = weight.detach()
-        offset = values.new_tensor(self.offset)
-        scale = self.scale if isinstance(self.scale, float) else values.new_tensor(self.scale)
-        if getattr(linear, "bias", None) is None:
-            linear.bias = type(weight)(offset)
-        else:
-            linear.bias.detach().mul_(scale).add_(offset)
-        values.mul_(scale if isinstance(scale, float) else scale[:, None])
-        setattr(linear, FOLDED, self.goal)
+        from evenhand.correction.folding import fold_layer
+
+        fold_layer(self, linear, again=again)
 
     def check(self, classes: int, class_names: Iterable[str] | None = None) -> None:
         """Refuse another number of classes, or other class names where both sides have names.

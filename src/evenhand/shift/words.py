@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from evenhand.shift_intervals import UNCLEAR
+from evenhand.shift.intervals import UNCLEAR
 
 if TYPE_CHECKING:
     from evenhand.shift import PriorEstimate

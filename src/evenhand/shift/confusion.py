@@ -20,7 +20,7 @@ from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import lsmr
 
 from evenhand.declared import Floats, Ints
-from evenhand.shift_likelihood import row_blocks
+from evenhand.shift.likelihood import row_blocks
 from evenhand.tilt import map_blocks
 
 ITERATIONS = 200
@@ -53,12 +53,12 @@ class CrossCheck:
     agrees: bool
 
 
-def confusion(target: Ints, predicted: Ints, classes: int) -> Confusion:
+def count_pairs(target: Ints, predicted: Ints, classes: int) -> Confusion:
     """Count the pairs; one entry per pair that occurs.
 
     Example:
         >>> import numpy as np
-        >>> confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).counts.toarray().astype(int).tolist()
+        >>> count_pairs(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).counts.toarray().astype(int).tolist()
         [[1, 0], [1, 1]]
     """
     ones = np.ones(len(target))

@@ -10,8 +10,8 @@ import numpy as np
 from evenhand.correction import fit_correction
 from evenhand.declared import Floats
 from evenhand.files.opening import as_array
-from evenhand.shift_confusion import Confusion, confusion, predicted_labels
-from evenhand.shift_likelihood import moments, posteriors
+from evenhand.shift.confusion import Confusion, count_pairs, predicted_labels
+from evenhand.shift.likelihood import moments, posteriors
 
 __all__ = ["Reference", "labelled_reference"]
 
@@ -89,7 +89,7 @@ def labelled_reference(
         prior=mean / mean.sum(),
         square=square,
         rows=len(labels),
-        confusion=confusion(labels, predicted_labels(p, threads), len(mean)),
+        confusion=count_pairs(labels, predicted_labels(p, threads), len(mean)),
         model=fit.model,
         names_hash=fit.names_hash,
         log_likelihood=dict(fit.evidence["log_likelihood"]),

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from evenhand.crossfit import FoldModel
+from evenhand.correction.crossfit import FoldModel
+from evenhand.correction.effects import class_counts_of
 from evenhand.declared import Floats, InputError, Ints
-from evenhand.effects import class_counts_of
 from evenhand.goals import Aim, Calibrated, Decision, Goal, MeanCost, Metric, find_goal
 from evenhand.goals.decisions import path, softmax_rows
 from evenhand.tilt import Singles, map_blocks

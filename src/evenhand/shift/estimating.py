@@ -11,7 +11,7 @@ https://arxiv.org/abs/2106.11695, for the Dirichlet prior and the mean posterior
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,11 @@ import numpy as np
 from evenhand.correction import Correction
 from evenhand.counts import counts_array
 from evenhand.declared import Floats, InputError, Ints
-from evenhand.effects import WORTH
 from evenhand.files.checks import check_scores
 from evenhand.files.opening import as_array
-from evenhand.shift_confusion import CrossCheck, cross_check, predicted_labels
-from evenhand.shift_intervals import LESS, MORE, Uncertainty, class_intervals, class_q_values, uncertainty, verdicts
-from evenhand.shift_likelihood import (
+from evenhand.shift.confusion import cross_check, predicted_labels
+from evenhand.shift.intervals import Uncertainty, class_intervals, class_q_values, uncertainty, verdicts
+from evenhand.shift.likelihood import (
     PASSES,
     Dirichlet,
     Maximum,
@@ -35,8 +34,9 @@ from evenhand.shift_likelihood import (
     ratios,
     sum_blocks,
 )
-from evenhand.shift_reference import Reference, labelled_reference
-from evenhand.shift_score import (
+from evenhand.shift.reference import Reference
+from evenhand.shift.result import PriorEstimate
+from evenhand.shift.score import (
     Looseness,
     ShiftTest,
     looseness,
@@ -47,118 +47,8 @@ from evenhand.shift_score import (
 )
 from evenhand.tilt import Singles
 
-__all__ = ["PriorEstimate", "Reference", "estimate_prior", "labelled_reference"]
-
 FOR_SCATTER = 8  # rows per class below which the scatter of the estimate is mostly noise
 TOO_WIDE = 0.1  # if a shift of this total variation could go unnoticed, "not moved" would say too much
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class PriorEstimate:
-    """Class frequencies of unlabelled rows, compared with those the model answers for. Built by `estimate_prior`.
-
-    Attributes:
-        answer: ``moved``, ``same`` or ``too-little-data``.
-        prior: (K,) estimate q, sums to 1. interval: (K, 2) of level 1 - alpha. train_prior: (K,) pi.
-        average: (K,) mean posterior of the rows, what plain averaging would answer.
-        p_value, statistic, df: test of "no shift", see `evenhand.shift_score`. likelihood_ratio: 2 (l(q) - l(pi)).
-        distance, distance_interval: total variation between q and pi, in [0, 1].
-        possible: the largest total variation that the rows leave open (95 %).
-        q_value: (K,) false discovery rate at which a class counts as moved. verdict: (K,) ``more often``,
-            ``less often``, ``as before``, ``too few rows to judge``.
-        cross_check: what the predicted labels say; None without labelled rows.
-        expected_accuracy: (before, after) correction to q, as the posteriors foretell it.
-        strength: rows that the Dirichlet prior counts for; inf where nothing moved. passes; converged: of EM.
-        rows: n. reference_rows: N behind pi, None where pi was given. alpha: level. scale, offset: the calibration.
-    """
-
-    answer: str
-    prior: Floats
-    interval: Floats
-    train_prior: Floats
-    average: Floats
-    p_value: float
-    statistic: float
-    df: float
-    likelihood_ratio: float
-    distance: float
-    distance_interval: tuple[float, float]
-    possible: float
-    q_value: Floats
-    verdict: tuple[str, ...]
-    cross_check: CrossCheck | None
-    expected_accuracy: tuple[float, float]
-    strength: float
-    passes: int
-    converged: bool
-    rows: int
-    reference_rows: int | None
-    alpha: float
-    scale: float | Floats
-    offset: Floats
-    names_hash: str | None = None
-
-    @property
-    def classes(self) -> int:
-        """K."""
-        return len(self.prior)
-
-    @property
-    def moved(self) -> Ints:
-        """Classes that moved, those with the largest change of log frequency first."""
-        found = np.flatnonzero([word in (MORE, LESS) for word in self.verdict])
-        change = np.abs(np.log(np.maximum(self.prior[found], 1e-300) / self.train_prior[found]))
-        return np.asarray(found[np.argsort(-change, kind="stable")], dtype=np.int64)
-
-    def correction(self) -> Correction:
-        """``scale z + offset + log(q / pi)``: the calibration moved to the new prior, for `evenhand fix --apply`."""
-        held = (self.prior > 0) & (self.train_prior > 0)
-        change = np.log(np.where(held, self.prior, 1.0) / np.where(held, self.train_prior, 1.0))
-        offset = self.offset + change
-        before, after = self.expected_accuracy
-        recommended, why = self._judged()
-        return Correction(
-            scale=self.scale,
-            offset=offset - offset.mean(),
-            goal="prior",
-            model="prior-shift",
-            evidence={
-                "before": {"accuracy": before},
-                "after": {"accuracy": after},
-                "without_labels": True,
-                "p_value": self.p_value,
-                "distance": self.distance,
-            },
-            rows=self.rows,
-            folds=0,
-            recommended=recommended,
-            why=why,
-            names_hash=self.names_hash,
-        )
-
-    def _judged(self) -> tuple[bool, str]:
-        before, after = self.expected_accuracy
-        if self.answer == "too-little-data":
-            return False, "not recommended: too few rows to say whether class frequencies have moved"
-        if self.answer == "same":
-            return False, "not recommended: class frequencies have not moved"
-        if self.cross_check is not None and not self.cross_check.agrees:
-            return False, "not recommended: the predicted labels contradict a shift of class frequencies alone"
-        if after - before < WORTH:
-            return False, "not recommended: the expected gain in accuracy is below 0.1 points"
-        return True, f"recommended: accuracy is expected to rise by {100 * (after - before):.1f} points on the new rows"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The estimate as JSON values, schema ``evenhand.shift/1``."""
-        from evenhand.shift_words import to_dict
-
-        return to_dict(self)
-
-    def __repr__(self) -> str:
-        return (
-            f"<PriorEstimate: {self.answer}, p {self.p_value:.3g}, total variation {self.distance:.3f}, "
-            f"{len(self.moved)} of {self.classes:,} classes moved, {self.rows:,} rows>"
-        )
 
 
 def estimate_prior(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evenhand.calibration import (
+from evenhand.correction.calibration import (
     MODELS,
     Fitted,
     Prior,
@@ -28,12 +28,13 @@ from evenhand.calibration import (
     prepare,
     select_model,
 )
-from evenhand.correction_file import hash_names
-from evenhand.correction_model import Correction
+from evenhand.correction.crossfit import at, decide_raw, fold_edges
+from evenhand.correction.effects import Effect, judge, measure_effect
+from evenhand.correction.result import Correction
+from evenhand.correction.serving import Limit, measure_abstention, measure_ranks, parse_limit, serve
+from evenhand.correction.storage import hash_names
 from evenhand.counts import to_numpy
-from evenhand.crossfit import at, crossfit_effect, decide_raw, fold_edges
 from evenhand.declared import Floats, InputError
-from evenhand.effects import Effect, judge, measure_effect
 from evenhand.files import from_arrays
 from evenhand.files.opening import as_array
 from evenhand.goals import (
@@ -49,10 +50,7 @@ from evenhand.goals import (
     stated_prior,
 )
 from evenhand.goals.rules import as_offset
-from evenhand.serving import Limit, measure_abstention, measure_ranks, parse_limit, serve
 from evenhand.tilt import Part
-
-__all__ = ["MODELS", "Correction", "crossfit_effect", "fit_correction"]
 
 
 def fit_correction(
