@@ -1,0 +1,425 @@
+"""A small training loop that gives the same run for the same seed, whatever it is interrupted by."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evenhand.counts import ClassCounts
+from evenhand.declared import InputError
+from evenhand.training.remedies import Remedy, parse_remedy
+from evenhand.training.rows import Rows, as_rows
+from evenhand.training.stages import ClassScale, ScaledCosine, finish, head_name, head_of, replace_head, stages_of
+
+OptimiserFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+WARM_UP = 0.05  # share of a stage's steps over which the learning rate rises
+
+
+class DivergedError(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is equal for all remedies.
+
+    Attributes:
+        batch_size: rows per step. learning_rate: peak; it rises over the first 5 % of the steps and falls to 0 along a
+            cosine, in every stage that trains other parameters anew. weight_decay: of AdamW.
+        optimiser: parameters -> optimiser, in place of AdamW; its learning rates are the peaks.
+        clip: largest norm of the gradient, 0 for none.
+    """
+
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    optimiser: OptimiserFactory | None = None
+    clip: float = 1.0
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser."""
+        if self.optimiser is not None:
+            return self.optimiser(parameters)
+        return torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+
+
+class Training:
+    """One training of one remedy, step by step; it can be left and taken up at any step.
+
+    Row order, dropout and everything else left to chance depend on the seed and the number of the step alone, so that
+    remedies with one seed see the same batches, and a resumed run is the same as one that was never interrupted.
+
+    Args:
+        model: returns logits (n, K). It is trained in place; its initial values are the caller's.
+        train: see :func:`evenhand.training.rows.as_rows`. remedy: or its name, see :func:`parse_remedy`.
+        counts: (K,) training rows per class; counted if None.
+        steps: optimiser steps in all, or epochs: passes over as many rows as there are.
+        recipe: see :class:`Recipe`. seed: of everything left to chance.
+
+    Attributes:
+        step: steps done. total: steps in all. per_epoch: steps per epoch. loss: mean loss of the last part trained.
+        seconds: wall time of forward and backward passes and steps of the optimiser alone.
+
+    Raises:
+        InputError: no steps or both, classes that the counts do not have, options that a loss refuses.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Any,
+        remedy: Remedy | str,
+        *,
+        counts: Any = None,
+        epochs: float | None = None,
+        steps: int | None = None,
+        recipe: Recipe | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.rows, self.remedy = model, as_rows(train), parse_remedy(remedy)
+        self.recipe, self.seed = recipe or Recipe(), seed
+        self.counts = count_rows(self.rows, counts)
+        self.per_epoch = max(1, math.ceil(len(self.rows) / self.recipe.batch_size))
+        self.total = planned_steps(self.per_epoch, epochs, steps)
+        if self.remedy.cosine:
+            _cosine_head(model, self.remedy.cosine, seed)
+        self.device = next(model.parameters()).device
+        self.stages = stages_of(self.remedy, self.counts)
+        self.edges = _edges([stage.share for stage in self.stages], self.total)
+        self.step, self.loss, self.seconds = 0, math.nan, 0.0
+        self._stage = -1
+        self._finished = False
+        self._enter(0)
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, a fraction within one."""
+        return self.step / self.per_epoch
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are taken."""
+        return self.step >= self.total
+
+    def advance(self, until: int | None = None) -> float:
+        """Train up to a step (all of them if None), and return the mean loss of the steps taken.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        until = self.total if until is None else min(until, self.total)
+        losses: list[Tensor] = []
+        with one_seed_per_step(self.device):
+            while self.step < until:
+                for rows in self._epoch_batches(until):
+                    losses.append(self._take(rows))
+        if losses:
+            self.loss = float(torch.stack(losses).mean())
+            if not math.isfinite(self.loss):
+                raise DivergedError(f"the loss became {self.loss} before step {self.step}")
+        if self.done and not self._finished:
+            finish(self.remedy, self.model)
+            self._finished = True
+        return self.loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs: model, optimiser, step."""
+        return {
+            "step": self.step,
+            "finished": self._finished,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "criteria": [stage.criterion.state_dict() for stage in self.stages],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a run where it was left: same model, data, remedy, recipe and seed.
+
+        Raises:
+            InputError: not a state of :meth:`state_dict`.
+        """
+        wanted = {"step", "finished", "seconds", "model", "optimiser", "criteria"}
+        if set(state) != wanted:
+            raise InputError(
+                f"expected a state with {', '.join(sorted(wanted))}, got {sorted(state)}; save state_dict()"
+            )
+        self.step, self._finished, self.seconds = state["step"], state["finished"], state["seconds"]
+        for number in range(self._stage + 1, self._stage_at(self.step) + 1):
+            self._enter(number)
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        for stage, kept in zip(self.stages, state["criteria"], strict=True):
+            stage.criterion.load_state_dict(kept)
+
+    def _epoch_batches(self, until: int) -> Iterator[Tensor]:
+        """The batches that are left of this epoch, as long as stage and order stay the same."""
+        self._change_stage()
+        stage, epoch = self.stages[self._stage], self.step // self.per_epoch
+        # Features that no longer change are those of use: dropout and the statistics of batch norm stand still too.
+        self.model.train(stage.trains == "all")
+        order = draw_rows(self.rows.target, self.counts, stage.power, seed=self.seed, epoch=epoch)
+        stop = min(until, self.edges[self._stage + 1], (epoch + 1) * self.per_epoch)
+        first = epoch * self.per_epoch
+        # Batches of nearly equal size: a last batch of one row would be heavy, and batch norm refuses it.
+        yield from order.tensor_split(self.per_epoch)[self.step - first : stop - first]
+
+    def _take(self, rows: Tensor) -> Tensor:
+        inputs, target = self.rows.batch(rows), self.rows.target[rows]
+        if self.device.type != "cpu":
+            inputs, target = to_device(inputs, self.device), target.to(self.device)
+        begin = time.perf_counter()
+        torch.manual_seed(mixed_seed(self.seed, self.step))
+        rate = self._rate()
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * rate
+        self.optimiser.zero_grad(set_to_none=True)
+        loss: Tensor = self.stages[self._stage].criterion(self.model(inputs), target)
+        torch.autograd.backward(loss)
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self._trained, self.recipe.clip)
+        self.optimiser.step()
+        self.seconds += time.perf_counter() - begin
+        self.step += 1
+        return loss.detach()
+
+    def _rate(self) -> float:
+        """Factor of the peak learning rate: a warm-up, then a cosine; anew in a stage with a new optimiser."""
+        begin = self.edges[self._fresh]
+        end = next((self.edges[i] for i in range(self._fresh + 1, len(self.stages)) if self._anew(i)), self.total)
+        at, length = self.step - begin, max(1, end - begin)
+        warm = max(1, round(WARM_UP * length))
+        return (at + 1) / warm if at < warm else 0.5 * (1 + math.cos(math.pi * (at - warm) / max(1, length - warm)))
+
+    def _anew(self, number: int) -> bool:
+        return number == 0 or self.stages[number].trains != "all"
+
+    def _stage_at(self, step: int) -> int:
+        return max(i for i in range(len(self.stages)) if self.edges[i] <= step or i == 0)
+
+    def _change_stage(self) -> None:
+        for number in range(self._stage + 1, self._stage_at(self.step) + 1):
+            self._enter(number)
+
+    def _enter(self, number: int) -> None:
+        """Begin a stage: head, frozen parameters, optimiser."""
+        self._stage = number
+        stage = self.stages[number]
+        stage.criterion.to(self.device)
+        if not self._anew(number):
+            return
+        self._fresh = number
+        if stage.fresh_head:
+            _restart(head_of(self.model), mixed_seed(self.seed, -1))
+        if stage.trains == "scale":
+            replace_head(self.model, ClassScale(head_of(self.model), self.counts.classes))
+        self._trained = _trained_parameters(self.model, stage.trains)
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+        for parameter in self._trained:
+            parameter.requires_grad_(True)
+        self.optimiser = self.recipe.build(self._trained)
+        for group in self.optimiser.param_groups:
+            group["peak"] = group["lr"] * stage.rate
+
+
+def fit(
+    model: nn.Module,
+    train: Any,
+    remedy: Remedy | str = "plain",
+    *,
+    counts: Any = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    batch_size: int = 128,
+    learning_rate: float = 2e-3,
+    weight_decay: float = 1e-2,
+    optimiser: OptimiserFactory | None = None,
+    clip: float = 1.0,
+    seed: int = 0,
+    on_epoch: Callable[[int, nn.Module], None] | None = None,
+) -> nn.Module:
+    """Train a model in place by a remedy; the same arguments give the same model on a CPU.
+
+    Args:
+        model: returns logits (n, K); its initial values are the caller's, so seed before building it.
+        train: ``(inputs, target)``, a torch data set of (input, class), or rows. remedy: a :class:`Remedy`, or as text.
+        counts: (K,) training rows per class; counted if None. epochs, steps: how long; give one of them.
+        batch_size, learning_rate, weight_decay, optimiser, clip: see :class:`Recipe`.
+        seed: of row order, dropout, new heads.
+        on_epoch: called after each epoch with (epochs done, model in evaluation mode).
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        InputError: unusable data or options. DivergedError: the loss became NaN.
+
+    Example:
+        >>> torch.manual_seed(0) and None
+        >>> x = torch.randn(200, 2); y = (x[:, 0] > 0.8).long()
+        >>> model = fit(nn.Linear(2, 2), (x, y), "weighted", epochs=20, batch_size=20, learning_rate=0.05)
+        >>> float((model(x).argmax(1) == y).float().mean()) > 0.9
+        True
+    """
+    recipe = Recipe(batch_size, learning_rate, weight_decay, optimiser, clip)
+    training = Training(model, train, remedy, counts=counts, epochs=epochs, steps=steps, recipe=recipe, seed=seed)
+    number = 0
+    while not training.done:
+        number += 1
+        training.advance(number * training.per_epoch)
+        if on_epoch is not None:
+            on_epoch(number, model.eval())
+    return model.eval()
+
+
+@torch.inference_mode()
+def predict_logits(model: nn.Module, data: Any, *, batch_size: int = 1024) -> Tensor:
+    """(N, K) float32 logits on the CPU, in the order of the rows; the model's mode stays as it was.
+
+    Args:
+        model: trained. data: what :func:`fit` takes, or a tensor of inputs.
+
+    Example:
+        >>> predict_logits(nn.Linear(2, 3), torch.zeros(5, 2)).shape
+        torch.Size([5, 3])
+    """
+    rows = as_rows((data, torch.zeros(len(data), dtype=torch.long))) if isinstance(data, Tensor) else as_rows(data)
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    try:
+        parts = [
+            model(to_device(rows.batch(index), device)).float().cpu()
+            for index in torch.split(torch.arange(len(rows)), batch_size)
+        ]
+    finally:
+        model.train(was_training)
+    return torch.cat(parts)
+
+
+def draw_rows(target: Tensor, counts: ClassCounts, power: float | None, *, seed: int, epoch: int) -> Tensor:
+    """(N,) row positions of one epoch.
+
+    Args:
+        target: (N,) classes. counts: their counts. power: None for a shuffle, else rows are drawn with replacement,
+            class k at a rate proportional to ``n_k^power``. seed, epoch: decide the draw, nothing else does.
+
+    Example:
+        >>> counts = ClassCounts.from_counts([900, 100])
+        >>> rows = draw_rows(torch.tensor([0] * 900 + [1] * 100), counts, 0.0, seed=0, epoch=0)
+        >>> 450 < int((rows < 900).sum()) < 550
+        True
+    """
+    generator = torch.Generator().manual_seed(mixed_seed(seed, -2 - epoch))
+    if power is None:
+        return torch.randperm(len(target), generator=generator)
+    rows = torch.from_numpy(counts.counts.copy())
+    rate = torch.where(rows > 0, rows.double().clamp_min(1) ** power, 0.0)
+    drawn = torch.multinomial(rate, len(target), replacement=True, generator=generator)
+    by_class, first = torch.argsort(target, stable=True), rows.cumsum(0) - rows
+    within = (torch.rand(len(target), generator=generator, dtype=torch.float64) * rows[drawn]).long()
+    return by_class[first[drawn] + torch.minimum(within, rows[drawn] - 1)]
+
+
+def count_rows(rows: Rows, counts: Any = None) -> ClassCounts:
+    """Training counts, given or counted.
+
+    Raises:
+        InputError: a target that the counts do not have.
+    """
+    from evenhand.counts import class_counts
+
+    known = class_counts(rows.target) if counts is None else ClassCounts.from_counts(getattr(counts, "counts", counts))
+    if int(rows.target.max()) >= known.classes:
+        raise InputError(
+            f"expected classes below {known.classes}, the length of counts, found {int(rows.target.max())}; give the "
+            "counts of all classes"
+        )
+    return known
+
+
+def planned_steps(per_epoch: int, epochs: float | None, steps: int | None) -> int:
+    """Steps in all.
+
+    Raises:
+        InputError: none or both are given, or less than one step.
+    """
+    if (epochs is None) == (steps is None):
+        raise InputError("expected epochs= or steps=, one of them; say how long to train")
+    total = steps if steps is not None else round(float(epochs or 0) * per_epoch)
+    if not total >= 1:
+        raise InputError(f"expected at least one step, got epochs={epochs}, steps={steps}; train longer")
+    return int(total)
+
+
+def mixed_seed(seed: int, number: int) -> int:
+    """A seed of its own for each number below a seed: a plain sum would give neighbouring runs the same draws."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + (number + 0x10000) * 0xBF58476D1CE4E5B9) % 2**64
+    mixed = ((mixed ^ (mixed >> 31)) * 0x94D049BB133111EB) % 2**64
+    return mixed >> 1
+
+
+@contextmanager
+def one_seed_per_step(device: torch.device) -> Iterator[None]:
+    """Torch's own generators stay as they were outside the block."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+def to_device(inputs: Any, device: torch.device) -> Any:
+    """Tensors, and tuples, lists and dictionaries of them, on a device."""
+    if hasattr(inputs, "to"):
+        return inputs.to(device)
+    if isinstance(inputs, dict):
+        return {key: to_device(value, device) for key, value in inputs.items()}
+    if isinstance(inputs, (list, tuple)):
+        return type(inputs)(to_device(value, device) for value in inputs)
+    return inputs
+
+
+def _edges(shares: list[float], total: int) -> list[int]:
+    """First step of every stage, and the total; no stage is empty where the steps suffice."""
+    edges, done = [0], 0.0
+    for number, share in enumerate(shares[:-1]):
+        done += share
+        left = len(shares) - 1 - number
+        edges.append(min(max(round(done * total), edges[-1] + 1), max(total - left, edges[-1])))
+    return [*edges, total]
+
+
+def _cosine_head(model: nn.Module, scale: float, seed: int) -> None:
+    head = head_of(model)
+    if isinstance(head, ScaledCosine):
+        return
+    classes, features = head.get_parameter("weight").shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mixed_seed(seed, -1))
+        replace_head(model, ScaledCosine(features, classes, scale))
+
+
+def _restart(head: nn.Module, seed: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(head, nn.Linear):
+            head.reset_parameters()
+        else:
+            weight = head.get_parameter("weight")
+            with torch.no_grad():
+                weight.copy_(nn.functional.normalize(torch.randn(weight.shape), dim=1))
+
+
+def _trained_parameters(model: nn.Module, which: str) -> list[nn.Parameter]:
+    if which == "all":
+        return [p for p in model.parameters() if p.requires_grad]
+    if which == "scale":
+        return [part.factor for part in model.modules() if isinstance(part, ClassScale)]
+    return list(model.get_submodule(head_name(model)).parameters())

@@ -1,0 +1,176 @@
+"""The remedies: what one may do about unevenly frequent classes in training, each one row of a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any
+
+from evenhand.declared import InputError
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One way to train: loss, sampler, schedule and head. Everything else is equal for all remedies.
+
+    Attributes:
+        name: as users write it. meaning: one sentence. cites: its source.
+        loss: a name of :func:`evenhand.losses.available`. options: for :func:`evenhand.losses.build`.
+        power: rows are drawn with replacement, class k at a rate proportional to ``n_k^power`` (1 natural, 0.5 square
+            root, 0 balanced); None: every row once per epoch.
+        schedule: what changes in the course of training, a name of :data:`evenhand.training.stages.SCHEDULES`.
+        schedule_options: its options.
+        cosine: scale of a cosine head in place of the linear one; 0 keeps the linear head.
+    """
+
+    name: str
+    meaning: str
+    cites: str = ""
+    loss: str = "cross-entropy"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    power: float | None = None
+    schedule: str = "one-stage"
+    schedule_options: Mapping[str, Any] = field(default_factory=dict)
+    cosine: float = 0.0
+
+    def but(self, **changes: Any) -> Remedy:
+        """The same with fields replaced."""
+        return replace(self, **changes)
+
+
+_WEIGHTS = "King and Zeng 2001, https://doi.org/10.1093/oxfordjournals.pan.a004868"
+_FOCAL = "Lin et al. 2017, https://arxiv.org/abs/1708.02002"
+_LDAM = "Cao et al. 2019, https://arxiv.org/abs/1906.07413"
+_DECOUPLED = "Kang et al. 2020, https://arxiv.org/abs/1910.09217"
+_COSINE = {"scale": 1.0, "max_margin": 15.0}  # the head carries the authors' scale of 30: 0.5 * 30 nats
+
+REMEDIES: dict[str, Remedy] = {
+    remedy.name: remedy
+    for remedy in (
+        Remedy(PLAIN, "cross-entropy on the rows as they are"),
+        Remedy("weighted", "balanced class weights in the loss", _WEIGHTS, "weighted"),
+        Remedy("sqrt-weighted", "square roots of the balanced weights", "", "weighted", {"rule": "sqrt"}),
+        Remedy("weighted+sampler", "balanced weights and a balanced sampler: the prior goes out twice", "", "weighted",
+               power=0.0),
+        Remedy("sampler", "every class drawn equally often", _DECOUPLED, power=0.0),
+        Remedy("sqrt-sampler", "classes drawn by the square root of their rows",
+               "Mahajan et al. 2018, https://arxiv.org/abs/1805.00932", power=0.5),
+        Remedy("focal", "rows that are right already count less", _FOCAL, "focal", {"gamma": 2.0}),
+        Remedy("focal+weights", "focal loss with balanced weights as its alpha", _FOCAL, "focal",
+               {"gamma": 2.0, "weight": "balanced"}),
+        Remedy("class-balanced", "weights by the effective number of rows",
+               "Cui et al. 2019, https://arxiv.org/abs/1901.05555", "class-balanced", {"beta": 0.999}),
+        Remedy("label-smoothing", "a tenth of every target spread over all classes",
+               "Szegedy et al. 2016, https://arxiv.org/abs/1512.00567", options={"label_smoothing": 0.1}),
+        Remedy("poly", "one more term of the series of cross-entropy",
+               "Leng et al. 2022, https://arxiv.org/abs/2204.12511", "poly"),
+        Remedy("balanced-softmax", "the log prior is added while training and left out when answering",
+               "Ren et al. 2020, https://arxiv.org/abs/2007.10740", "balanced-softmax"),
+        Remedy("logit-adjusted", "the same with a strength, tau",
+               "Menon et al. 2021, https://arxiv.org/abs/2007.07314", "logit-adjusted", {"tau": 1.0}),
+        Remedy("cdt", "logits of rare classes are scaled down while training",
+               "Ye et al. 2020, https://arxiv.org/abs/2001.01385", "cdt"),
+        Remedy("vs", "scale and offset by class: CDT and logit adjustment in one",
+               "Kini et al. 2021, https://arxiv.org/abs/2103.01550", "vs"),
+        Remedy("gla", "generalised cross-entropy over adjusted logits",
+               "Cortes et al. 2025, https://arxiv.org/abs/2512.23947", "gla"),
+        Remedy("seesaw", "spares rare classes the pull of frequent targets",
+               "Wang et al. 2021, https://arxiv.org/abs/2008.10032", "seesaw"),
+        Remedy("cosine", "a cosine head alone, to tell its part in ldam", _LDAM, cosine=30.0),
+        Remedy("ldam", "larger margins for rarer classes, on a cosine head", _LDAM, "ldam", _COSINE, cosine=30.0),
+        Remedy("ldam-drw", "ldam with class weights at the end of training", _LDAM, "ldam", _COSINE,
+               schedule="deferred-weights", cosine=30.0),
+        Remedy("deferred-weights", "class weights at the end of training only", _LDAM, schedule="deferred-weights"),
+        Remedy("deferred-sampler", "a balanced sampler at the end of training only", _LDAM,
+               schedule="deferred-sampler"),
+        Remedy("crt", "features trained plainly, then a new head on balanced draws", _DECOUPLED, schedule="crt"),
+        Remedy("lws", "features trained plainly, then one scale per class on balanced draws", _DECOUPLED,
+               schedule="lws"),
+        Remedy("tau-norm", "plain training, then head rows divided by their norm to the power tau", _DECOUPLED,
+               schedule="tau-norm"),
+        Remedy("label-aware-smoothing", "features trained plainly, then the head on balanced draws with frequent "
+               "classes smoothed more", "Zhong et al. 2021, https://arxiv.org/abs/2104.00466", schedule="label-aware"),
+    )
+}  # fmt: skip
+
+
+def parse_remedy(text: str | Remedy) -> Remedy:
+    """A remedy from its name and options, ``NAME`` or ``NAME:OPTION=VALUE,OPTION=VALUE``.
+
+    Options are those of its loss (``gamma``, ``tau``, ``weight``, ...), those of its schedule (``start``, ...), and
+    ``power`` of the sampler.
+
+    Raises:
+        InputError: an unknown name or option, or a value that is missing.
+
+    Example:
+        >>> remedy = parse_remedy("focal:gamma=0.5,weight=balanced")
+        >>> remedy.name, dict(remedy.options)
+        ('focal:gamma=0.5,weight=balanced', {'gamma': 0.5, 'weight': 'balanced'})
+        >>> parse_remedy("ldam-drw:start=0.6").schedule_options["start"]
+        0.6
+        >>> parse_remedy("forcal")
+        Traceback (most recent call last):
+            ...
+        evenhand.declared.InputError: expected the name of a remedy, got 'forcal'; did you mean 'focal'?
+    """
+    if isinstance(text, Remedy):
+        return text
+    name, _, given = text.strip().partition(":")
+    if name not in REMEDIES:
+        close = get_close_matches(name, list(REMEDIES), 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose among {', '.join(REMEDIES)}"
+        raise InputError(f"expected the name of a remedy, got {name!r:.60}; {hint}")
+    found = REMEDIES[name]
+    if not given:
+        return found
+    options = dict(map(_pair, given.split(",")))
+    return _with_options(found, options).but(name=text.strip())
+
+
+def parse_remedies(text: str) -> tuple[Remedy, ...]:
+    """Several, with commas or blanks between them; a comma before ``OPTION=`` belongs to the remedy before it.
+
+    Example:
+        >>> [remedy.name for remedy in parse_remedies("plain,focal:gamma=1,weight=balanced,vs")]
+        ['plain', 'focal:gamma=1,weight=balanced', 'vs']
+    """
+    parts = re.split(r"\s+|,(?![\w-]+=)", text.strip())
+    return tuple(parse_remedy(part) for part in parts if part)
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition("=")
+    if not (sign and key and value):
+        raise InputError(f"expected an option as NAME=VALUE, got {text!r:.60}; write focal:gamma=2 for instance")
+    for kind in (int, float):
+        try:
+            return key, kind(value)
+        except ValueError:
+            continue
+    return key, value
+
+
+def _with_options(remedy: Remedy, given: Mapping[str, Any]) -> Remedy:
+    from evenhand.losses.registry import entry, options_of
+    from evenhand.training.stages import SCHEDULES, options_of_schedule
+
+    of_loss = options_of(entry(remedy.loss).load()) - {"ignore_index", "reduction", "class_dim"}
+    of_schedule = options_of_schedule(SCHEDULES[remedy.schedule])
+    known = {*of_loss, *of_schedule, "power"}
+    unknown = next((key for key in given if key not in known), None)
+    if unknown is not None:
+        close = get_close_matches(unknown, known, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(known))}"
+        raise InputError(f"expected an option of the remedy {remedy.name!r}, got {unknown!r:.60}; {hint}")
+    return remedy.but(
+        options={**remedy.options, **{k: v for k, v in given.items() if k in of_loss and k not in of_schedule}},
+        schedule_options={**remedy.schedule_options, **{k: v for k, v in given.items() if k in of_schedule}},
+        power=given.get("power", remedy.power),
+    )

@@ -1,0 +1,211 @@
+"""Training rows that batches are gathered from: dense features, token bags, sequences, or any torch data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from evenhand.counts import to_numpy
+from evenhand.declared import InputError
+
+
+class Rows(Protocol):
+    """What :func:`evenhand.training.fit` trains on: N rows with a target each."""
+
+    @property
+    def target(self) -> Tensor:
+        """(N,) int64 classes."""
+        ...
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def batch(self, index: Tensor) -> Any:
+        """What the model is called with for the rows at these positions, (n,) int64."""
+        ...
+
+
+class Ragged(NamedTuple):
+    """Rows of unequal length, one after the other.
+
+    Attributes:
+        values: (M,) int64 token ids or (M, D) float32 vectors, M the total length. start: (n,) int64, where each row
+            begins; empty rows are allowed. weight: (M,) float32, of the tokens, or None.
+
+    Example:
+        >>> bags = Ragged(torch.tensor([7, 8, 9]), torch.tensor([0, 2, 2]))
+        >>> bags.lengths.tolist(), bags.take(torch.tensor([2, 0])).values.tolist()
+        ([2, 0, 1], [9, 7, 8])
+    """
+
+    values: Tensor
+    start: Tensor
+    weight: Tensor | None = None
+
+    @property
+    def lengths(self) -> Tensor:
+        """(n,) int64 entries per row."""
+        end = torch.cat([self.start[1:], self.start.new_tensor([len(self.values)])])
+        return end - self.start
+
+    def take(self, index: Tensor) -> Ragged:
+        """The rows at these positions."""
+        lengths = self.lengths[index]
+        end = lengths.cumsum(0)
+        start = end - lengths
+        within = torch.arange(int(lengths.sum())) - torch.repeat_interleave(start, lengths)
+        place = torch.repeat_interleave(self.start[index], lengths) + within
+        return Ragged(self.values[place], start, None if self.weight is None else self.weight[place])
+
+    def to(self, device: torch.device) -> Ragged:
+        """On another device."""
+        weight = None if self.weight is None else self.weight.to(device)
+        return Ragged(self.values.to(device), self.start.to(device), weight)
+
+
+class Inputs(NamedTuple):
+    """One batch for the built-in models; parts that the data do not have are None.
+
+    Attributes:
+        dense: (n, D) float32. tokens: bags of token ids. sequence: sequences of vectors.
+    """
+
+    dense: Tensor | None = None
+    tokens: Ragged | None = None
+    sequence: Ragged | None = None
+
+    def to(self, device: torch.device) -> Inputs:
+        """On another device."""
+        dense, tokens, sequence = self
+        return Inputs(
+            None if dense is None else dense.to(device),
+            None if tokens is None else tokens.to(device),
+            None if sequence is None else sequence.to(device),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TensorRows:
+    """Rows that lie in one tensor: ``inputs[i]`` belongs to ``target[i]``.
+
+    Args:
+        inputs: (N, ...) of any type. target: (N,) int64.
+    """
+
+    inputs: Tensor
+    target: Tensor
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def batch(self, index: Tensor) -> Tensor:
+        """(n, ...)."""
+        return self.inputs[index]
+
+
+@dataclass(frozen=True, eq=False)
+class TableRows:
+    """Rows of a table for the built-in models.
+
+    Args:
+        inputs: the parts, all of N rows. target: (N,) int64. buckets: number of token ids, 0 without tokens.
+    """
+
+    inputs: Inputs
+    target: Tensor
+    buckets: int = 0
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def batch(self, index: Tensor) -> Inputs:
+        """The parts at these positions."""
+        dense, tokens, sequence = self.inputs
+        return Inputs(
+            None if dense is None else dense[index],
+            None if tokens is None else tokens.take(index),
+            None if sequence is None else sequence.take(index),
+        )
+
+    def take(self, index: Tensor) -> TableRows:
+        """The rows at these positions, as rows of their own."""
+        return TableRows(self.batch(index), self.target[index], self.buckets)
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetRows:
+    """Rows of a map-style torch data set whose items are ``(input, class)``, collated as torch's loader does.
+
+    Args:
+        dataset: has ``__len__`` and ``__getitem__``. target: (N,) int64, the classes of all items in order.
+    """
+
+    dataset: Any
+    target: Tensor
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def batch(self, index: Tensor) -> Any:
+        """The collated inputs."""
+        return default_collate([self.dataset[i][0] for i in index.tolist()])
+
+
+def as_rows(data: Any) -> Rows:
+    """Rows out of what a user has.
+
+    Args:
+        data: rows already, a pair ``(inputs, target)`` of tensors or arrays, or a torch data set of (input, class).
+            A data set with ``targets`` or ``tensors`` tells its classes without being read through.
+
+    Raises:
+        InputError: lengths differ, no row, targets that are no whole numbers of 0 or more.
+
+    Example:
+        >>> len(as_rows((torch.zeros(3, 2), [0, 1, 1])))
+        3
+    """
+    if hasattr(data, "batch") and hasattr(data, "target"):
+        rows: Rows = data
+        return rows
+    if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple):
+        inputs = data[0] if isinstance(data[0], Tensor) else torch.as_tensor(np.asarray(data[0]))
+        return TensorRows(inputs, as_target(data[1], len(inputs)))
+    if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        raise InputError(
+            f"expected (inputs, target) or a torch data set with a length, got {type(data).__name__}; an iterable data "
+            "set cannot be drawn from by class"
+        )
+    known = getattr(data, "targets", None)
+    if known is None and hasattr(data, "tensors"):
+        known = data.tensors[-1]
+    return DatasetRows(data, as_target(_read_classes(data) if known is None else known, len(data)))
+
+
+def _read_classes(data: Any) -> Sequence[Any]:
+    return [int(data[i][1]) for i in range(len(data))]
+
+
+def as_target(values: Any, rows: int) -> Tensor:
+    """(N,) int64 classes, checked.
+
+    Raises:
+        InputError: another length, none, fractions or negative numbers.
+    """
+    array = to_numpy(values)
+    if array.shape != (rows,):
+        raise InputError(f"expected one class for each of the {rows:,} rows, got shape {array.shape}; give one per row")
+    if not rows:
+        raise InputError("expected at least one row, got none; check what was read")
+    if array.dtype.kind not in "iu":
+        raise InputError(f"expected classes as whole numbers, got {array.dtype}; number the classes from 0")
+    if int(array.min()) < 0:
+        raise InputError(f"expected classes of 0 or more, got {int(array.min())}; leave ignored rows out")
+    return torch.from_numpy(array.astype(np.int64))

@@ -1,0 +1,221 @@
+"""Schedules as stages: what changes in the course of training is a list of stages, each a share of the steps."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from evenhand.counts import ClassCounts
+from evenhand.declared import InputError
+from evenhand.losses.margins import CosineLinear
+from evenhand.losses.registry import build
+from evenhand.weights import class_weights
+
+if TYPE_CHECKING:
+    from evenhand.training.remedies import Remedy
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training.
+
+    Attributes:
+        share: of the steps, in (0, 1]; the shares of all stages sum to 1.
+        criterion: the loss. power: of the sampler, None for every row once.
+        trains: ``all`` parameters, the ``head`` alone, or one ``scale`` per class on a head that stays.
+        fresh_head: whether the head starts anew. rate: factor of the recipe's learning rate.
+    """
+
+    share: float
+    criterion: nn.Module
+    power: float | None
+    trains: Literal["all", "head", "scale"] = "all"
+    fresh_head: bool = False
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A row of the table: `stages` from (remedy, counts, options), and what is done to the head at the end."""
+
+    stages: Callable[..., tuple[Stage, ...]]
+    finish: Callable[..., None] | None = None
+
+
+def stages_of(remedy: Remedy, counts: ClassCounts) -> tuple[Stage, ...]:
+    """The stages of a remedy for these training counts.
+
+    Raises:
+        InputError: an unknown schedule, or an option that a loss or schedule refuses.
+    """
+    schedule = find_schedule(remedy.schedule)
+    keys = inspect.signature(schedule.stages).parameters
+    given = {key: value for key, value in remedy.schedule_options.items() if key in keys}
+    return schedule.stages(remedy, counts, **given)
+
+
+def finish(remedy: Remedy, model: nn.Module) -> None:
+    """What a remedy does to the trained model at the end, in place."""
+    schedule = find_schedule(remedy.schedule)
+    if schedule.finish is not None:
+        keys = inspect.signature(schedule.finish).parameters
+        schedule.finish(model, **{key: value for key, value in remedy.schedule_options.items() if key in keys})
+
+
+def find_schedule(name: str) -> Schedule:
+    """The schedule of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in SCHEDULES:
+        raise InputError(f"expected a schedule among {', '.join(SCHEDULES)}, got {name!r:.60}; choose one of them")
+    return SCHEDULES[name]
+
+
+def options_of_schedule(schedule: Schedule) -> set[str]:
+    """The names of its options."""
+    functions = [schedule.stages] + ([schedule.finish] if schedule.finish else [])
+    return {name for f in functions for name, p in inspect.signature(f).parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def _criterion(remedy: Remedy, counts: ClassCounts, **more: Any) -> nn.Module:
+    return build(remedy.loss, counts, **{**remedy.options, **more})
+
+
+def _one(remedy: Remedy, counts: ClassCounts) -> tuple[Stage, ...]:
+    return (Stage(1.0, _criterion(remedy, counts), remedy.power),)
+
+
+def _deferred_weights(
+    remedy: Remedy, counts: ClassCounts, *, start: float = 0.8, rule: str = "effective-number"
+) -> tuple[Stage, ...]:
+    """Authors: from epoch 160 of 200 on, beta 0.9999."""
+    late = class_weights(counts, rule, absent="largest")
+    first = Stage(_share(start), _criterion(remedy, counts), remedy.power)
+    return first, Stage(1 - first.share, _criterion(remedy, counts, weight=late), remedy.power)
+
+
+def _deferred_sampler(
+    remedy: Remedy, counts: ClassCounts, *, start: float = 0.8, late_power: float = 0.0
+) -> tuple[Stage, ...]:
+    criterion = _criterion(remedy, counts)
+    return Stage(_share(start), criterion, remedy.power), Stage(1 - start, criterion, late_power)
+
+
+def _retrained_head(remedy: Remedy, counts: ClassCounts, *, start: float = 0.8) -> tuple[Stage, ...]:
+    criterion = _criterion(remedy, counts)
+    first = Stage(_share(start), criterion, remedy.power)
+    return first, Stage(1 - start, criterion, 0.0, trains="head", fresh_head=True)
+
+
+def _scaled_head(remedy: Remedy, counts: ClassCounts, *, start: float = 0.8) -> tuple[Stage, ...]:
+    criterion = _criterion(remedy, counts)
+    return Stage(_share(start), criterion, remedy.power), Stage(1 - start, criterion, 0.0, trains="scale", rate=10.0)
+
+
+def _label_aware(
+    remedy: Remedy, counts: ClassCounts, *, start: float = 0.8, head: float = 0.4, tail: float = 0.1
+) -> tuple[Stage, ...]:
+    smoothed = build("label-aware-smoothing", counts, head=head, tail=tail)
+    first = Stage(_share(start), _criterion(remedy, counts), remedy.power)
+    return first, Stage(1 - start, smoothed, 0.0, trains="head")
+
+
+def _share(start: float) -> float:
+    if not 0 < start < 1:
+        raise InputError(
+            f"expected start between 0 and 1, the share of training before it, got {start!r}; 0.8 is usual"
+        )
+    return float(start)
+
+
+@torch.no_grad()
+def tau_normalise(model: nn.Module, *, tau: float = 0.7) -> None:
+    """``W_k <- W_k / |W_k|^tau`` on the head, its bias taken out; norms are scaled so that their mean stays.
+
+    Args:
+        model: its head is found by :func:`head_of`. tau: 0 leaves the directions' lengths, 1 makes them equal.
+
+    Source: Kang et al., 2020, https://arxiv.org/abs/1910.09217.
+    """
+    head = head_of(model)
+    weight: Tensor = head.get_parameter("weight")
+    norm = weight.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    scaled = weight / norm**tau
+    weight.copy_(scaled * (norm.mean() / scaled.norm(dim=1).mean().clamp_min(1e-12)))
+    if getattr(head, "bias", None) is not None:
+        head.get_parameter("bias").zero_()
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "one-stage": Schedule(_one),
+    "deferred-weights": Schedule(_deferred_weights),
+    "deferred-sampler": Schedule(_deferred_sampler),
+    "crt": Schedule(_retrained_head),
+    "lws": Schedule(_scaled_head),
+    "tau-norm": Schedule(_one, tau_normalise),
+    "label-aware": Schedule(_label_aware),
+}
+
+
+class ScaledCosine(CosineLinear):
+    """A cosine head whose outputs are logits: ``s cos(x, W_k)``; the scale belongs to the model, not to the loss."""
+
+    def __init__(self, in_features: int, out_features: int, scale: float) -> None:
+        super().__init__(in_features, out_features)
+        self.scale = scale
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """(..., K) logits."""
+        return self.scale * super().forward(input)
+
+
+class ClassScale(nn.Module):
+    """A head that stays, times one learned number per class."""
+
+    def __init__(self, head: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.head = head
+        self.factor = nn.Parameter(torch.ones(classes))
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """(..., K) logits."""
+        scaled: Tensor = self.head(input) * self.factor
+        return scaled
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """The layer that gives the logits: ``model.head``, ``fc`` or ``classifier``, else the last linear one.
+
+    Raises:
+        InputError: no linear layer is found.
+    """
+    return model.get_submodule(head_name(model))
+
+
+def head_name(model: nn.Module) -> str:
+    """Its dotted name."""
+    for name in ("head", "fc", "classifier"):
+        if isinstance(getattr(model, name, None), (nn.Linear, CosineLinear)):
+            return name
+    linear: list[str] = [name for name, part in model.named_modules() if isinstance(part, (nn.Linear, CosineLinear))]
+    if not linear:
+        raise InputError(
+            f"expected a model with a linear last layer, found none in {type(model).__name__}; this remedy changes the "
+            "head, so call it `head` or choose another remedy"
+        )
+    return linear[-1]
+
+
+def replace_head(model: nn.Module, head: nn.Module) -> None:
+    """Put another module where the head is, on the same device."""
+    name = head_name(model)
+    parent, _, last = name.rpartition(".")
+    old = model.get_submodule(name)
+    setattr(model.get_submodule(parent), last, head.to(old.get_parameter("weight").device))

@@ -1,0 +1,200 @@
+"""The training loop: what a remedy changes, that nothing else differs, and that a run can be taken up anywhere."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from evenhand.declared import InputError
+from evenhand.losses import available
+from evenhand.training import REMEDIES, Recipe, Remedy, Training, fit, parse_remedies, parse_remedy, predict_logits
+from evenhand.training.fitting import DivergedError, draw_rows, mixed_seed
+from evenhand.training.stages import ClassScale, ScaledCosine, head_of
+
+ROWS = np.array([120, 40, 20, 12])
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Tensor, Tensor]:
+    rng = np.random.default_rng(0)
+    y = rng.permutation(np.repeat(np.arange(4), ROWS))
+    centre = rng.normal(size=(4, 6)) * 1.5
+    x = centre[y] + rng.normal(size=(len(y), 6))
+    return torch.tensor(x, dtype=torch.float32), torch.tensor(y)
+
+
+def network(seed: int = 0, dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 4))
+
+
+@pytest.mark.parametrize("name", REMEDIES)
+def test_every_remedy_trains_and_is_repeatable(name: str, data: tuple[Tensor, Tensor]) -> None:
+    first, second = (fit(network(), data, name, epochs=3, batch_size=32, seed=5) for _ in range(2))
+    logits = predict_logits(first, data)
+    assert logits.shape == (192, 4)
+    assert torch.isfinite(logits).all()
+    assert torch.equal(logits, predict_logits(second, data))
+    assert REMEDIES[name].loss in available()
+
+
+@pytest.mark.parametrize("name", ["plain", "seesaw", "ldam-drw", "crt", "lws", "label-aware-smoothing", "tau-norm"])
+@pytest.mark.parametrize("stop", [1, 7, 25, 29, 30])
+def test_a_run_taken_up_in_the_middle_is_the_same_bit_for_bit(
+    name: str, stop: int, data: tuple[Tensor, Tensor]
+) -> None:
+    def begun() -> Training:
+        recipe = Recipe(batch_size=32, learning_rate=0.01)
+        return Training(network(dropout=0.5), data, name, epochs=5, recipe=recipe, seed=3)
+
+    whole = begun()
+    assert whole.total == 30
+    whole.advance()
+    left = begun()
+    left.advance(stop)
+    taken_up = begun()
+    taken_up.load_state_dict(left.state_dict())
+    taken_up.advance()
+    assert taken_up.done
+    for (key, expected), value in zip(
+        whole.model.state_dict().items(), taken_up.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(expected, value), key
+
+
+def test_plain_is_the_loop_everyone_writes(data: tuple[Tensor, Tensor]) -> None:
+    """An independent loop with torch's own loss and the same rates ends at the same parameters."""
+    steps, batches = 12, 6
+    ours = fit(network(), data, "plain", steps=steps, batch_size=32, learning_rate=0.01, seed=1, clip=0.0)
+    model = network()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.01)
+    warm = 1
+    for epoch in range(2):
+        generator = torch.Generator().manual_seed(mixed_seed(1, -2 - epoch))
+        order = torch.randperm(192, generator=generator)
+        for number, rows in enumerate(order.tensor_split(batches)):
+            step = epoch * batches + number
+            rate = 1.0 if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
+            optimiser.param_groups[0]["lr"] = 0.01 * rate
+            optimiser.zero_grad()
+            nn.CrossEntropyLoss()(model(data[0][rows]), data[1][rows]).backward()
+            optimiser.step()
+    for a, b in zip(ours.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("power", "expected"), [(1.0, ROWS / 192), (0.0, np.full(4, 0.25)), (0.5, None)])
+def test_drawing_rates_follow_the_power(power: float, expected: np.ndarray | None, data: tuple[Tensor, Tensor]) -> None:
+    training = Training(network(), data, "plain", epochs=1)
+    drawn = torch.cat([draw_rows(data[1], training.counts, power, seed=0, epoch=e) for e in range(100)])
+    share = np.bincount(data[1][drawn], minlength=4) / len(drawn)
+    wanted = ROWS**0.5 / (ROWS**0.5).sum() if expected is None else expected
+    np.testing.assert_allclose(share, wanted, atol=0.015)
+    if power == 0.0:
+        per_row = np.bincount(drawn, minlength=192)[data[1].numpy() == 3]
+        assert per_row.min() > 0.75 * per_row.mean()
+
+
+def test_head_alone_is_trained_in_the_second_stage(data: tuple[Tensor, Tensor]) -> None:
+    training = Training(network(), data, "crt:start=0.5", epochs=4, recipe=Recipe(batch_size=32))
+    training.advance(training.edges[1])
+    body, head = (training.model.get_submodule(name).weight.clone() for name in ("0", "3"))
+    training.advance()
+    assert torch.equal(training.model.get_submodule("0").weight, body)
+    assert not torch.equal(training.model.get_submodule("3").weight, head)
+
+
+def test_scales_alone_are_trained_by_lws(data: tuple[Tensor, Tensor]) -> None:
+    model = fit(network(), data, "lws", epochs=5, batch_size=32)
+    scale = next(part for part in model.modules() if isinstance(part, ClassScale))
+    assert not torch.allclose(scale.factor, torch.ones(4))
+
+
+def test_deferred_weights_begin_late(data: tuple[Tensor, Tensor]) -> None:
+    plain, deferred = (
+        Training(network(), data, name, epochs=5, recipe=Recipe(batch_size=32))
+        for name in ("plain", "deferred-weights")
+    )
+    for training in (plain, deferred):
+        training.advance(deferred.edges[1])
+    assert torch.equal(predict_logits(plain.model, data), predict_logits(deferred.model, data))
+    for training in (plain, deferred):
+        training.advance()
+    assert not torch.equal(predict_logits(plain.model, data), predict_logits(deferred.model, data))
+
+
+def test_tau_normalisation_makes_the_norms_equal(data: tuple[Tensor, Tensor]) -> None:
+    model = fit(network(), data, "tau-norm:tau=1", epochs=2, batch_size=32)
+    norms = head_of(model).weight.norm(dim=1)
+    torch.testing.assert_close(norms, norms.mean().expand(4))
+
+
+def test_ldam_trains_a_cosine_head(data: tuple[Tensor, Tensor]) -> None:
+    model = fit(network(), data, "ldam", epochs=2, batch_size=32)
+    assert isinstance(head_of(model), ScaledCosine)
+    assert float(predict_logits(model, data).abs().max()) <= 30.001
+
+
+def test_callbacks_see_every_epoch_in_evaluation_mode(data: tuple[Tensor, Tensor]) -> None:
+    seen: list[tuple[int, bool]] = []
+    fit(network(), data, epochs=3, batch_size=32, on_epoch=lambda epoch, model: seen.append((epoch, model.training)))
+    assert seen == [(1, False), (2, False), (3, False)]
+
+
+def test_torch_data_sets_are_trained_on(data: tuple[Tensor, Tensor]) -> None:
+    dataset = torch.utils.data.TensorDataset(*data)
+    model = fit(network(), dataset, "sampler", epochs=2, batch_size=32, seed=4)
+    again = fit(network(), data, "sampler", epochs=2, batch_size=32, seed=4)
+    assert torch.equal(predict_logits(model, dataset), predict_logits(again, data))
+
+
+def test_a_loss_that_is_not_a_number_is_an_error(data: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(DivergedError, match="nan"):
+        fit(network(), (data[0] * torch.nan, data[1]), epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("focus", "did you mean 'focal'"),
+        ("focal:gama=2", "did you mean 'gamma'"),
+        ("focal:gamma", "NAME=VALUE"),
+        ("crt:start=1.5", "between 0 and 1"),
+    ],
+)
+def test_wrong_remedies_are_told(text: str, message: str, data: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(network(), data, text, epochs=1)
+
+
+def test_remedies_are_read_from_a_list() -> None:
+    names = [remedy.name for remedy in parse_remedies("plain, focal:gamma=0.5,weight=balanced,sampler:power=0.25")]
+    assert names == ["plain", "focal:gamma=0.5,weight=balanced", "sampler:power=0.25"]
+    assert parse_remedy("sampler:power=0.25").power == 0.25
+    own = Remedy("mine", "my own", loss="focal", options={"gamma": 3.0})
+    assert parse_remedy(own) is own
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({}, "epochs= or steps="), ({"epochs": 1, "steps": 1}, "one of them"), ({"steps": 0}, "at least one step")],
+)
+def test_unusable_plans_are_told(options: dict[str, int], message: str, data: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(network(), data, **options)
+
+
+def test_a_head_that_cannot_be_found_is_told(data: tuple[Tensor, Tensor]) -> None:
+    class Bare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.matrix = nn.Parameter(torch.zeros(6, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.matrix
+
+    assert predict_logits(fit(Bare(), data, epochs=1), data).shape == (192, 4)
+    with pytest.raises(InputError, match="call it `head`"):
+        fit(Bare(), data, "ldam", epochs=1)
