@@ -15,8 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from evenhand.losses.base import SoftmaxLoss
-from evenhand.losses.exact import exact_mean
+from evenhand.losses import SoftmaxLoss, exact_mean
 
 
 def windows(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:

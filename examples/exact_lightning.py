@@ -11,8 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from evenhand.losses.base import SoftmaxLoss
-from evenhand.losses.exact import WeightedAccumulation, exact_mean
+from evenhand.losses import SoftmaxLoss, WeightedAccumulation, exact_mean
 
 
 class Classifier(pl.LightningModule):

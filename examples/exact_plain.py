@@ -6,8 +6,7 @@ python examples/exact_plain.py
 import torch
 from torch import Tensor, nn
 
-from evenhand.losses.base import SoftmaxLoss
-from evenhand.losses.exact import WeightedAccumulation, exact_mean
+from evenhand.losses import SoftmaxLoss, WeightedAccumulation, exact_mean
 
 CLASSES, FEATURES, ROWS, MICRO = 100, 64, 256, 32
 

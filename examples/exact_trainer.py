@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
-from evenhand.losses.base import SoftmaxLoss
-from evenhand.losses.exact_trainer import TrainerLoss
+from evenhand.losses import SoftmaxLoss, TrainerLoss
 
 
 class Classifier(nn.Module):

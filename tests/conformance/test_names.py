@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 
 from evenhand import losses  # noqa: E402
-from evenhand.losses.base import SoftmaxLoss  # noqa: E402
+from evenhand.losses.modules.base import SoftmaxLoss  # noqa: E402
 from evenhand.losses.registry import entry  # noqa: E402
 
 from .oracles import ROWS as ORACLES  # noqa: E402

@@ -8,7 +8,7 @@ import sys
 import torch
 import torch.distributed as dist
 
-from evenhand.losses.equalization import EqualizationV2Loss
+from evenhand.losses.multilabel.equalization import EqualizationV2Loss
 
 
 def main(rank: int, ranks: int, store: str) -> None:

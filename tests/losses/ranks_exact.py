@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from evenhand.losses.base import SoftmaxLoss
 from evenhand.losses.exact import WeightedAccumulation, exact_mean
+from evenhand.losses.modules.base import SoftmaxLoss
 
 CLASSES, FEATURES, MICRO, ROWS = 100, 16, 4, 8
 Batches = list[tuple[Tensor, Tensor]]

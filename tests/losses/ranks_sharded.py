@@ -20,14 +20,13 @@ from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_modul
 
 from evenhand import losses
 from evenhand.declared import InputError
-from evenhand.losses.base import SoftmaxLoss
 from evenhand.losses.exact import exact_mean
 from evenhand.losses.functional import cross_entropy, losses_by_row
 from evenhand.losses.law import Law
-from evenhand.losses.pairwise import Cloud, Dropped, Seesaw
+from evenhand.losses.modules.base import SoftmaxLoss
+from evenhand.losses.pair_offsets import Cloud, Dropped, Seesaw
 from evenhand.losses.shapes import Focal, Generalised, InfluenceBalanced, Poly
-from evenhand.losses.sharded import sharded_cross_entropy, sharded_losses_by_row
-from evenhand.losses.sharded_layout import ClassShard
+from evenhand.losses.sharded import ClassShard, sharded_cross_entropy, sharded_losses_by_row
 
 ROWS = 13
 

@@ -187,7 +187,7 @@ def test_blocks_of_rows_and_saturated_rows(name, monkeypatch):
     z = torch.randn(50, K, generator=generator, dtype=torch.float64) * torch.logspace(-2, 4, 50)[:, None]
     whole = rule.apply(z)
     assert torch.isfinite(whole).all()
-    monkeypatch.setattr("evenhand.losses.implied._BLOCK", 3 * K)
+    monkeypatch.setattr("evenhand.losses.decisions.implied._BLOCK", 3 * K)
     torch.testing.assert_close(rule.apply(z), whole, rtol=1e-12, atol=1e-12)
     z[:, 2] = -torch.inf
     masked = rule.apply(z)

@@ -17,12 +17,12 @@ F = torch.nn.functional
 from torch import Tensor  # noqa: E402
 
 from evenhand.declared import InputError  # noqa: E402
-from evenhand.losses.base import SoftmaxLoss  # noqa: E402
-from evenhand.losses.decision import DecisionRule  # noqa: E402
+from evenhand.losses.decisions.implied import PosteriorRule  # noqa: E402
+from evenhand.losses.decisions.rule import DecisionRule  # noqa: E402
 from evenhand.losses.functional import cross_entropy  # noqa: E402
-from evenhand.losses.implied import PosteriorRule  # noqa: E402
-from evenhand.losses.label_rule import LabelRule  # noqa: E402
 from evenhand.losses.law import Law  # noqa: E402
+from evenhand.losses.modules.base import SoftmaxLoss  # noqa: E402
+from evenhand.losses.multilabel.label_rule import LabelRule  # noqa: E402
 from evenhand.losses.shapes import Focal, Generalised, InfluenceBalanced, Poly  # noqa: E402
 
 K, N = 5, 7

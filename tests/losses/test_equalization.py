@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor  # noqa: E402
 
 from evenhand.declared import InputError  # noqa: E402
-from evenhand.losses.equalization import EqualizationV2Loss  # noqa: E402
+from evenhand.losses.multilabel.equalization import EqualizationV2Loss  # noqa: E402
 
 K = 5
 

@@ -14,13 +14,13 @@ from torch import Tensor, nn  # noqa: E402
 
 from evenhand import losses  # noqa: E402
 from evenhand.declared import InputError  # noqa: E402
-from evenhand.losses.base import SoftmaxLoss  # noqa: E402
+from evenhand.losses import SigmoidFocalLoss  # noqa: E402
 from evenhand.losses.denominators import denominator_of  # noqa: E402
 from evenhand.losses.exact import WeightedAccumulation, exact_mean, expected_denominator  # noqa: E402
 from evenhand.losses.functional import losses_by_row  # noqa: E402
 from evenhand.losses.law import Law  # noqa: E402
 from evenhand.losses.linear import linear_cross_entropy  # noqa: E402
-from evenhand.losses.multilabel import SigmoidFocalLoss  # noqa: E402
+from evenhand.losses.modules.base import SoftmaxLoss  # noqa: E402
 from evenhand.losses.registry import entry, options_of  # noqa: E402
 from evenhand.losses.shapes import Focal  # noqa: E402
 

@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 from evenhand.declared import InputError  # noqa: E402
-from evenhand.losses.base import SoftmaxLoss  # noqa: E402
-from evenhand.losses.exact_trainer import TrainerLoss  # noqa: E402
+from evenhand.losses.exact import TrainerLoss  # noqa: E402
+from evenhand.losses.modules.base import SoftmaxLoss  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CLASSES, FEATURES = 10, 16

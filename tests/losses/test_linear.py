@@ -30,9 +30,9 @@ from evenhand.losses import (  # noqa: E402
     nll,
     reduce,
 )
-from evenhand.losses.base import SoftmaxLoss  # noqa: E402
 from evenhand.losses.law import Law  # noqa: E402
-from evenhand.losses.linear_chunks import rows_per_chunk  # noqa: E402
+from evenhand.losses.linear.chunks import rows_per_chunk  # noqa: E402
+from evenhand.losses.modules.base import SoftmaxLoss  # noqa: E402
 from evenhand.losses.registry import entry  # noqa: E402
 from evenhand.losses.shapes import Focal, Generalised, InfluenceBalanced, Poly, confidence_weighted  # noqa: E402
 

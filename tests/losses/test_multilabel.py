@@ -20,17 +20,17 @@ F = torch.nn.functional
 from torch import Tensor  # noqa: E402
 
 from evenhand.declared import InputError  # noqa: E402
-from evenhand.losses import sigmoid_rows  # noqa: E402
-from evenhand.losses.label_rule import threshold  # noqa: E402
-from evenhand.losses.multilabel import (  # noqa: E402
+from evenhand.losses import (  # noqa: E402
     AsymmetricLoss,
     DistributionBalancedLoss,
     SigmoidFocalLoss,
     SigmoidLoss,
 )
+from evenhand.losses.multilabel import rows as sigmoid_rows  # noqa: E402
+from evenhand.losses.multilabel.functional import sigmoid_cross_entropy, sigmoid_row_losses  # noqa: E402
+from evenhand.losses.multilabel.label_rule import threshold  # noqa: E402
+from evenhand.losses.multilabel.law import SigmoidLaw  # noqa: E402
 from evenhand.losses.reduction import reduce  # noqa: E402
-from evenhand.losses.sigmoid import sigmoid_cross_entropy, sigmoid_row_losses  # noqa: E402
-from evenhand.losses.sigmoid_law import SigmoidLaw  # noqa: E402
 
 K = 6
 COUNTS = np.array([400, 120, 40, 9, 1, 0])

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from evenhand.declared import InputError  # noqa: E402
 from evenhand.losses.law import Law  # noqa: E402
 from evenhand.losses.sharded import sharded_cross_entropy, sharded_losses_by_row  # noqa: E402
-from evenhand.losses.sharded_layout import ClassShard, chunk  # noqa: E402
+from evenhand.losses.sharded.layout import ClassShard, chunk  # noqa: E402
 
 
 @pytest.mark.parametrize(("classes", "ranks"), [(1, 1), (5, 4), (7, 4), (8, 4), (3, 7), (1_000_003, 64)])

@@ -8,23 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evenhand.declared import InputError
-from evenhand.losses.law import Law, row_losses
+from evenhand.losses.dense import adjusted_statistics
+from evenhand.losses.law import PLAIN, Law, check_law, check_smoothing, row_losses
 from evenhand.losses.reduction import Denominator, Empty, Reduction, RowLosses, check_choice, divide, reduce
-from evenhand.losses.rows import Adjustment, RowStatistics, arithmetic, dense_statistics, is_traced
+from evenhand.losses.rows import arithmetic, is_traced
 from evenhand.losses.soft import soft_row_losses
 from evenhand.losses.targets import (
     Layout,
     check_tensors,
     flatten_logits,
     index_target,
+    is_distributed,
     logits_shape,
-    per_class,
     per_row,
     soft_target,
 )
-
-PLAIN = Law()
 
 
 def nll(
@@ -154,59 +152,6 @@ def losses_by_row(
     else:
         rows = _hard(layout, target, law, ignore_index, weight, more)
     return RowLosses(*(x.reshape(layout.positions) for x in rows))
-
-
-def is_distributed(logits: Tensor) -> bool:
-    """Whether logits are a DTensor; asked without importing what is slow to import."""
-    return hasattr(logits, "device_mesh")
-
-
-def adjusted_statistics(logits: Tensor, index: Tensor, law: Law) -> RowStatistics:
-    """Row statistics of (N, K) logits under the law's scale, offset, temperature and pair offsets."""
-    return dense_statistics(logits, index, **adjustment(logits, index, law)._asdict())
-
-
-def adjustment(logits: Tensor, index: Tensor, law: Law) -> Adjustment:
-    """What the law does to (N, K) logits of these targets, in the type of the arithmetic."""
-    like = logits.new_empty(0, dtype=arithmetic(logits))
-    scale, offset = (None if x is None else x.to(like) for x in (law.scale, law.offset))
-    pair_offset = None
-    if law.pair_offset is not None:
-        with torch.no_grad():
-            z = logits.detach().to(like.dtype)
-            z = z if scale is None else z * scale
-            z = z if offset is None else z + offset
-            pair_offset = law.pair_offset(z, index).to(like)
-    row_scale = None if law.temperature is None else law.temperature.to(like)[index]
-    return Adjustment(scale, offset, row_scale, pair_offset, law.direction(logits.shape[1], like))
-
-
-def check_law(law: Law, classes: int) -> None:
-    """Refuse a law made for another number of classes.
-
-    Raises:
-        InputError: a class-wise vector of another length.
-    """
-    for name in ("scale", "offset", "margin", "temperature", "class_weight"):
-        per_class(name, getattr(law, name), classes)
-    if isinstance(law.label_smoothing, Tensor):
-        per_class("label_smoothing", law.label_smoothing, classes)
-    else:
-        check_smoothing(law)
-    for name in ("gamma", "alpha"):
-        value = getattr(law.shape, name, None)
-        per_class(name, value if isinstance(value, Tensor) and value.dim() else None, classes)
-
-
-def check_smoothing(law: Law) -> bool:
-    """True, or an error for a share of the smoothing outside [0, 1).
-
-    Raises:
-        InputError: that.
-    """
-    if not isinstance(law.label_smoothing, Tensor) and not 0 <= law.label_smoothing < 1:
-        raise InputError(f"expected label_smoothing in [0, 1), got {law.label_smoothing}; 0.1 is usual")
-    return True
 
 
 def check_options(reduction: str, denominator: object, empty: str) -> None:

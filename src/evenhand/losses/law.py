@@ -8,8 +8,10 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from evenhand.declared import InputError
 from evenhand.losses.reduction import RowLosses
 from evenhand.losses.rows import RowStatistics, softplus
+from evenhand.losses.targets import per_class
 
 SmoothingMass = Literal["weighted", "uniform"]
 
@@ -88,6 +90,9 @@ class Law:
         return like.new_full((classes,), 1.0 / classes)
 
 
+PLAIN = Law()
+
+
 def row_losses(
     statistics: RowStatistics,
     target: Tensor,
@@ -138,3 +143,31 @@ def row_losses(
         return RowLosses(numerator, weight, torch.ones_like(target, dtype=torch.bool))
     # where(), not a product: an ignored row with infinite logits must not turn the sum into NaN
     return RowLosses(numerator.where(counted, 0.0), weight.where(counted, 0.0), counted)
+
+
+def check_law(law: Law, classes: int) -> None:
+    """Refuse a law made for another number of classes.
+
+    Raises:
+        InputError: a class-wise vector of another length.
+    """
+    for name in ("scale", "offset", "margin", "temperature", "class_weight"):
+        per_class(name, getattr(law, name), classes)
+    if isinstance(law.label_smoothing, Tensor):
+        per_class("label_smoothing", law.label_smoothing, classes)
+    else:
+        check_smoothing(law)
+    for name in ("gamma", "alpha"):
+        value = getattr(law.shape, name, None)
+        per_class(name, value if isinstance(value, Tensor) and value.dim() else None, classes)
+
+
+def check_smoothing(law: Law) -> bool:
+    """True, or an error for a share of the smoothing outside [0, 1).
+
+    Raises:
+        InputError: that.
+    """
+    if not isinstance(law.label_smoothing, Tensor) and not 0 <= law.label_smoothing < 1:
+        raise InputError(f"expected label_smoothing in [0, 1), got {law.label_smoothing}; 0.1 is usual")
+    return True

@@ -1,4 +1,10 @@
-"""Every loss by name, in one table: a new loss is one row here and one class."""
+"""Every loss by name, in one table.
+
+A new loss is a class in ``modules/`` (softmax) or ``multilabel/`` (sigmoid), whose ``law()`` returns the parameters of
+the paper, and a row of :data:`LOSSES`: that makes it buildable, exported, and subject to the conformance suite's checks
+of every registered loss. Type checkers find it by a line in this package's ``__init__``. Its formula as an oracle goes
+to ``tests/conformance/oracles.py``.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +22,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """One loss: ``module:Class`` below this package, and what it does, with its source."""
+    """One loss: ``file:Class`` in ``modules/``, or ``folder.file:Class``, and what it does, with its source."""
 
     home: str
     line: str
 
+    @property
+    def module(self) -> str:
+        """Module below this package."""
+        module = self.home.split(":")[0]
+        return module if "." in module else f"modules.{module}"
+
+    @property
+    def name(self) -> str:
+        """Name of the class."""
+        return self.home.split(":")[1]
+
     def load(self) -> type[nn.Module]:
         """The class; imports torch."""
-        module, name = self.home.split(":")
-        found: type[nn.Module] = getattr(import_module(f"evenhand.losses.{module}"), name)
+        found: type[nn.Module] = getattr(import_module(f"evenhand.losses.{self.module}"), self.name)
         return found
 
 
@@ -113,7 +129,8 @@ LOSSES: dict[str, Entry] = {
     "cross-entropy": Entry("weighted:CrossEntropyLoss", "torch's loss: learns p(y | x) as it is (no source)"),
     "weighted": Entry("weighted:WeightedLoss", "class weights by a rule, balanced by default (King and Zeng 2001)"),
     "class-balanced": Entry(
-        "weighted:ClassBalancedLoss", "weights by the effective number of rows, plain or focal (Cui et al. 2019)"
+        "weighted:ClassBalancedLoss",
+        "weights by the effective number of rows, plain or focal (Cui et al. 2019)",
     ),
     "focal": Entry(
         "shaped:FocalLoss", "rows that are right already count less; no balance by itself (Lin et al. 2017)"
@@ -128,12 +145,14 @@ LOSSES: dict[str, Entry] = {
     "vs": Entry("adjusted:VSLoss", "scale and offset by class: CDT and logit adjustment in one (Kini et al. 2021)"),
     "poly": Entry("shaped:PolyLoss", "cross-entropy or focal loss with one more term of its series (Leng et al. 2022)"),
     "gce": Entry(
-        "shaped:GeneralisedCrossEntropyLoss", "between cross-entropy and error, for noisy labels (Zhang et al. 2018)"
+        "shaped:GeneralisedCrossEntropyLoss",
+        "between cross-entropy and error, for noisy labels (Zhang et al. 2018)",
     ),
     "gla": Entry("adjusted:GLALoss", "generalised cross-entropy over adjusted logits (Cortes et al. 2025)"),
     "gca": Entry("adjusted:GCALoss", "a confidence margin per target class, and weights (Cortes et al. 2025)"),
     "label-aware-smoothing": Entry(
-        "smoothing:LabelAwareSmoothingLoss", "frequent classes are smoothed more than rare ones (Zhong et al. 2021)"
+        "smoothing:LabelAwareSmoothingLoss",
+        "frequent classes are smoothed more than rare ones (Zhong et al. 2021)",
     ),
     "los": Entry("smoothing:LOSLoss", "label over-smoothing, to train the classifier anew (Sun et al. 2025)"),
     "influence-balanced": Entry(
@@ -142,14 +161,20 @@ LOSSES: dict[str, Entry] = {
     "seesaw": Entry("pairwise:SeesawLoss", "spares rare classes the pull of frequent targets (Wang et al. 2021)"),
     "seql": Entry("pairwise:SEQLLoss", "rare classes leave the softmax of other targets at random (Tan et al. 2020)"),
     "gcl": Entry("pairwise:GCLLoss", "noise on the cosines of rare classes (Li et al. 2022)"),
-    "sigmoid-focal": Entry("multilabel:SigmoidFocalLoss", "multi-label: focal loss of every class (Lin et al. 2017)"),
+    "sigmoid-focal": Entry(
+        "multilabel.focusing:SigmoidFocalLoss",
+        "multi-label: focal loss of every class (Lin et al. 2017)",
+    ),
     "asymmetric": Entry(
-        "multilabel:AsymmetricLoss", "multi-label: easy negatives are focused away and clipped (Ridnik et al. 2021)"
+        "multilabel.focusing:AsymmetricLoss",
+        "multi-label: easy negatives are focused away and clipped (Ridnik et al. 2021)",
     ),
     "distribution-balanced": Entry(
-        "multilabel:DistributionBalancedLoss", "multi-label: weights for labels that occur together (Wu et al. 2020)"
+        "multilabel.distribution_balanced:DistributionBalancedLoss",
+        "multi-label: weights for labels that occur together (Wu et al. 2020)",
     ),
     "eqlv2": Entry(
-        "equalization:EqualizationV2Loss", "multi-label: balances positive against negative gradients (Tan et al. 2021)"
+        "multilabel.equalization:EqualizationV2Loss",
+        "multi-label: balances positive against negative gradients (Tan et al. 2021)",
     ),
 }

@@ -52,6 +52,11 @@ def check_tensor(name: str, value: object) -> None:
         raise InputError(f"expected {name} to be a torch tensor, got {type(value).__name__}; {advice}")
 
 
+def is_distributed(logits: Tensor) -> bool:
+    """Whether logits are a DTensor; asked without importing what is slow to import."""
+    return hasattr(logits, "device_mesh")
+
+
 def flatten_logits(logits: Tensor, class_dim: int = 1) -> Layout:
     """(N, K) logits from (K,), (N, K, d1, ...) or, with ``class_dim=-1``, (..., K).
 

@@ -1,0 +1,1 @@
+"""The sigmoid losses, for multi-label targets: a law, functions and modules of their own."""
