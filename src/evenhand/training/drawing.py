@@ -1,0 +1,165 @@
+"""Which rows an epoch draws, and in which order, when classes are drawn at given rates: pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evenhand.counts import class_counts, to_numpy
+from evenhand.declared import Floats, InputError, Ints
+from evenhand.training.permuting import MAX_SIZE, mixed, permute
+
+Index = NDArray[np.int64]
+_GOLDEN = (5**0.5 - 1) / 2
+_ORDER, _WITHIN, _OFFSET, _CLASS, _ROW = range(5)  # what a key is for
+
+
+@dataclass(frozen=True, eq=False)
+class ClassRows:
+    """The rows of a data set by class.
+
+    Attributes:
+        counts: (K,) int64 rows per class. first: (K,) int64, where the rows of each class begin in `order`.
+        order: (N,) row numbers, class by class, within a class as in the data; 32 bits where they suffice.
+    """
+
+    counts: Ints
+    first: Ints
+    order: NDArray[Any]
+
+    @classmethod
+    def from_labels(cls, labels: Any, classes: int | None = None, absent: str = "error") -> ClassRows:
+        """Group the rows by class.
+
+        Args:
+            labels: (N,) whole numbers in [0, K).
+            classes: K, the largest label + 1 by default.
+            absent: ``error`` refuses a class without rows, ``skip`` lets it be: it is never drawn.
+
+        Raises:
+            InputError: labels that are not that, no rows, fewer than two classes, or absent classes.
+        """
+        array = to_numpy(labels)
+        if array.ndim != 1 or array.dtype.kind not in "iufb":
+            raise InputError(
+                f"expected labels as a 1-D array of class indices, one per row, got {array.dtype} of shape "
+                f"{array.shape}; give the targets of the training set in the data set's order"
+            )
+        if not array.size:
+            raise InputError("expected labels of at least one row, got none; check what was loaded")
+        if absent not in ("error", "skip"):
+            raise InputError(f"expected absent to be 'error' or 'skip', got {absent!r}; choose one")
+        if array.size > MAX_SIZE:
+            raise InputError(f"expected at most {MAX_SIZE:,} rows, got {array.size:,}; sample each part of the data")
+        counts = class_counts(array, classes=classes).counts
+        missing = np.flatnonzero(counts == 0)
+        if missing.size and absent == "error":
+            raise InputError(
+                f"expected rows of every class, but class {missing[0]} has none"
+                f"{f', and {missing.size - 1} others' if missing.size > 1 else ''}; nothing can be drawn from it: pass "
+                "absent='skip' if the training set may lack it"
+            )
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+        return cls(counts, first, _grouped(array.astype(np.int64, copy=False), counts.size))
+
+
+@dataclass(frozen=True, eq=False)
+class Epoch:
+    """One epoch's draws, as a function of their position; see :meth:`rows`.
+
+    Attributes:
+        classes: the rows by class. rate: (K,) rates, any positive scale. total: draws of the epoch, M.
+        quota: (K,) int64, draws of each class, sum M. cursor: (K,) int64, draws of each class in the epochs before.
+        number: the epoch. seed: of the run. replacement: whether every draw is independent of the others.
+    """
+
+    classes: ClassRows
+    rate: Floats
+    total: int
+    quota: Ints
+    cursor: Ints
+    number: int
+    seed: int
+    replacement: bool = False
+
+    def __post_init__(self) -> None:
+        ends = np.cumsum(self.quota)
+        small = np.uint16 if self.quota.size <= 2**16 else np.uint32
+        # One small number per draw: a table is four times faster here than searching the ends for every draw.
+        table = np.repeat(np.arange(self.quota.size, dtype=small), 0 if self.replacement else self.quota)
+        object.__setattr__(self, "_begins", ends - self.quota)
+        object.__setattr__(self, "_class_of", table)
+
+    def rows(self, position: Index) -> Index:
+        """The rows drawn at some positions of the epoch.
+
+        The M draws are the quotas, class after class, in random order: position -> slot -> class and how many-th draw
+        of it. Each class is a pile of cards dealt from the top and shuffled anew when it is used up, over epochs too:
+        draw p of a class with n rows is card ``p mod n`` of shuffle ``p div n``.
+
+        Args:
+            position: (n,) int64 in [0, M).
+
+        Returns:
+            (n,) int64 rows.
+        """
+        if self.replacement:
+            return self._independent(position)
+        slot = permute(position, self.total, mixed(self.seed, _ORDER, self.number))
+        k = self._class_of[slot].astype(np.int64)  # type: ignore[attr-defined]
+        count = self.classes.counts[k]
+        shuffle, card = np.divmod(self.cursor[k] + slot - self._begins[k], count)  # type: ignore[attr-defined]
+        row = permute(card, count, mixed(self.seed, _WITHIN, k, shuffle))
+        return np.asarray(self.classes.order[self.classes.first[k] + row], np.int64)
+
+    def _independent(self, position: Index) -> Index:
+        """Class by its rate, then a row of it, both from the hash of the position."""
+        share = np.cumsum(self.rate) / self.rate.sum()
+        # the largest rate's class takes what rounding leaves above the last share: no class of rate 0 is ever drawn
+        k = np.searchsorted(share, _uniform(self.seed, _CLASS, self.number, position), side="right")
+        k = np.where(k < share.size, k, int(np.argmax(self.rate)))
+        within = np.floor(_uniform(self.seed, _ROW, self.number, position) * self.classes.counts[k]).astype(np.int64)
+        return np.asarray(self.classes.order[self.classes.first[k] + within], np.int64)
+
+
+def quotas(rate: Floats, total: int, seed: int, epoch: int) -> Ints:
+    """How often each class is drawn in an epoch: ``M q_k``, rounded up or down so that the sum is M.
+
+    Systematic rounding: with ``C_k = M (q_1 + ... + q_k)`` and one offset u in [0, 1) for all classes,
+    ``m_k = floor(C_k + u) - floor(C_(k-1) + u)``. Over u the mean of m_k is ``M q_k``. The offset moves by the
+    golden ratio from epoch to epoch, so that what is rounded away in one epoch comes back in the next ones.
+
+    Args:
+        rate: (K,) rates, any positive scale. total: M. seed, epoch: whole numbers of 0 or more.
+
+    Returns:
+        (K,) int64.
+
+    Example:
+        >>> rate = np.array([0.5, 0.3, 0.2])
+        >>> [quotas(rate, 7, seed=0, epoch=e).tolist() for e in range(3)], (7 * rate).round(1).tolist()
+        ([[4, 2, 1], [3, 3, 1], [3, 2, 2]], [3.5, 2.1, 1.4])
+    """
+    upto = np.cumsum(rate)
+    edges = total * (upto / upto[-1])
+    offset = (float(_uniform(seed, _OFFSET)) + epoch * _GOLDEN) % 1.0
+    # The middle of one of 2^20 cells: far enough from whole numbers that rounding in `edges` cannot move a whole edge.
+    offset = (np.floor(offset * 2**20) + 0.5) / 2**20
+    return np.asarray(np.diff(np.floor(edges + offset), prepend=0.0), np.int64)
+
+
+def _uniform(*numbers: Any) -> Floats:
+    """float64 in [0, 1), 53 bits, from the hash of whole numbers."""
+    high, low = (mixed(*numbers, part).astype(np.uint64) for part in (0, 1))
+    return np.asarray(((high << np.uint64(21)) ^ (low >> np.uint64(11))) / 2.0**53)
+
+
+def _grouped(labels: Ints, classes: int) -> NDArray[Any]:
+    """Row numbers by class, in the order of the data within a class: a sort by 16-bit digits, O(N) each."""
+    order = np.argsort(labels.astype(np.uint16), kind="stable")  # NumPy's stable sort of 16 bits is a radix sort
+    if classes > 2**16:
+        order = order[np.argsort((labels[order] >> 16).astype(np.uint16), kind="stable")]
+    return order.astype(np.uint32 if labels.size < 2**32 else np.int64)

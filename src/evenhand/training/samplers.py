@@ -1,0 +1,147 @@
+"""Samplers that draw classes at chosen rates: deterministic, resumable, shared between ranks without overlap or loss.
+
+>>> from evenhand.training import samplers
+>>> sampler = samplers.ClassPowerSampler([0] * 900 + [1] * 90 + [2] * 10, power=0)
+>>> sampler.quotas().tolist()  # 1000 draws, a third of them from each class
+[334, 333, 333]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from evenhand.counts import effective_number
+from evenhand.declared import Floats, InputError, Ints
+from evenhand.training.batching import ClassBatches
+from evenhand.training.rate_sampler import ClassRateSampler, whole
+
+__all__ = ["ClassBatches", "ClassPowerSampler", "ClassRateSampler", "EffectiveNumberSampler", "ProgressiveSampler"]
+
+
+def power_rate(counts: Any, power: float) -> Floats:
+    """(K,) float64, ``q_k = n_k^power / sum_j n_j^power`` over the classes that have rows, 0 for the others.
+
+    1 draws as the data are, 0.5 by the square root, 0 all classes equally often; below 0 the rare ones more often.
+
+    Args:
+        counts: (K,) rows per class. power: in [-10, 10].
+
+    Raises:
+        InputError: another power.
+
+    Example:
+        >>> power_rate(np.array([900, 100, 0]), 0.5).tolist()
+        [0.75, 0.25, 0.0]
+    """
+    if isinstance(power, bool) or not isinstance(power, int | float | np.number) or not -10 <= power <= 10:
+        raise InputError(f"expected power between -10 and 10, got {power!r}; 1 is natural, 0.5 square root, 0 balanced")
+    present = counts > 0
+    rate = np.where(present, (counts / counts.max()).clip(min=1e-300), 1.0) ** float(power) * present
+    return np.asarray(rate / rate.sum())
+
+
+class ClassPowerSampler(ClassRateSampler):
+    """Draw classes at rates proportional to a power of their counts, ``q_k = n_k^power / sum_j n_j^power``.
+
+    The expected tilt is ``log(q_k / pi_k)``, so tau = 1 - power: 0 (balanced) divides the prior out once, 0.5 half.
+
+    Args:
+        labels: (N,) class indices of the data set's rows.
+        power: 1 natural, 0.5 square root, 0 balanced.
+        **options: those of :class:`ClassRateSampler`.
+
+    Raises:
+        InputError: a power outside [-10, 10] or not a number; what :class:`ClassRateSampler` raises.
+
+    Source: Kang et al., Decoupling Representation and Classifier for Long-Tailed Recognition, 2020,
+        https://arxiv.org/abs/1910.09217 (q there); Mahajan et al., 2018,
+        https://arxiv.org/abs/1805.00932 (square root).
+
+    Example:
+        >>> import evenhand
+        >>> sampler = ClassPowerSampler([0] * 900 + [1] * 90 + [2] * 10, power=0.5, seed=1)
+        >>> sampler.sampler_rate.round(3).tolist(), sampler.quotas().tolist()
+        ([0.703, 0.222, 0.074], [703, 223, 74])
+        >>> round(evenhand.forecast(sampler.counts, sampler_rate=sampler.sampler_rate).tau, 6)
+        0.5
+    """
+
+    def __init__(self, labels: Any, power: float = 0.0, **options: Any) -> None:
+        super().__init__(labels, lambda counts: power_rate(counts, power), **options)
+        self.power = float(power)
+
+
+class EffectiveNumberSampler(ClassRateSampler):
+    """Draw every row at the rate ``1 / E_n``, so class k at ``n_k / E_(n_k)``; ``E_n = (1 - beta^n) / (1 - beta)``.
+
+    beta = 0 draws as the data are; with beta near 1 all classes come equally often, up to about ``1 / (1 - beta)`` rows
+    of a class, beyond which its rate rises with its rows.
+
+    Args:
+        labels: (N,) class indices of the data set's rows.
+        beta: in [0, 1).
+        **options: those of :class:`ClassRateSampler`.
+
+    Raises:
+        InputError: beta outside [0, 1); what :class:`ClassRateSampler` raises.
+
+    Source: Cui et al., Class-Balanced Loss Based on Effective Number of Samples, 2019, https://arxiv.org/abs/1901.05555.
+
+    Example:
+        >>> EffectiveNumberSampler([0] * 900 + [1] * 90 + [2] * 10, beta=0.99).sampler_rate.round(3).tolist()
+        [0.779, 0.131, 0.09]
+    """
+
+    def __init__(self, labels: Any, beta: float = 0.999, **options: Any) -> None:
+        if not isinstance(beta, int | float | np.number) or not 0 <= beta < 1:
+            raise InputError(f"expected beta in [0, 1), got {beta!r}; 0.999 is usual")
+
+        def rate(counts: Ints) -> Floats:
+            return np.asarray(counts / np.where(counts > 0, effective_number(counts, beta), 1.0))
+
+        super().__init__(labels, rate, **options)
+        self.beta = float(beta)
+
+
+class ProgressiveSampler(ClassRateSampler):
+    """Move from one power of the counts to another over the epochs; by default from natural to balanced.
+
+    In epoch t of T the rates are ``(1 - t / (T - 1)) q(start) + t / (T - 1) q(end)``: the first epoch draws by `start`,
+    the last one, and all after it, by `end`.
+
+    Args:
+        labels: (N,) class indices of the data set's rows.
+        epochs: T, 2 or more.
+        start, end: powers; see :class:`ClassPowerSampler`.
+        **options: those of :class:`ClassRateSampler`. Weights are checked against the first and the last rates.
+
+    Raises:
+        InputError: epochs below 2, powers outside [-10, 10]; what :class:`ClassRateSampler` raises.
+
+    Source: Kang et al., 2020, https://arxiv.org/abs/1910.09217, eq. 2.
+
+    Example:
+        >>> sampler = ProgressiveSampler([0] * 80 + [1] * 20, epochs=3)
+        >>> [sampler.quotas(epoch).tolist() for epoch in (0, 1, 2, 3)]
+        [[80, 20], [65, 35], [50, 50], [50, 50]]
+    """
+
+    def __init__(self, labels: Any, epochs: int, start: float = 1.0, end: float = 0.0, **options: Any) -> None:
+        self.epochs, self.start, self.end = whole("epochs", epochs, 2), start, end
+        self._last: Floats | None = None
+        super().__init__(labels, self._both, **options)
+
+    def _both(self, counts: Ints) -> Floats:
+        self._last = power_rate(counts, self.end)
+        return power_rate(counts, self.start)
+
+    def _rate_at(self, epoch: int) -> Floats:
+        assert self._last is not None
+        share = min(epoch / (self.epochs - 1), 1.0)
+        return (1 - share) * self._rate + share * self._last
+
+    def _rates_to_come(self) -> list[Floats]:
+        assert self._last is not None
+        return [self._rate, self._last]
