@@ -105,7 +105,8 @@ def test_long_names_leave_the_verdict_in_sight(visit, fake_audit):
     with visit("long", to_html(fake_audit(60, names=names)), viewport={"width": 1200, "height": 900}) as seen:
         area = "document.querySelector('#classes .scroll')"
         assert seen.page.evaluate(f"{area}.scrollWidth <= {area}.clientWidth")
-        assert seen.page.locator(".sideways:visible").count() == 0
+        # The hint is shown and hidden by an observer after layout: wait for it rather than look in between.
+        sync_api.expect(seen.page.locator(".sideways:visible")).to_have_count(0)
 
 
 def test_a_narrow_screen_is_told_that_there_is_more(visit):
