@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from evenhand.counts import ClassCounts
 from evenhand.declared import InputError
-from evenhand.losses.margins import CosineLinear
+from evenhand.losses import CosineLinear
 from evenhand.losses.registry import build
 from evenhand.weights import class_weights
 
