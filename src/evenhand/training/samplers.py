@@ -14,32 +14,11 @@ import numpy as np
 
 from evenhand.counts import effective_number
 from evenhand.declared import Floats, InputError, Ints
-from evenhand.training.batching import ClassBatches
-from evenhand.training.rate_sampler import ClassRateSampler, whole
+from evenhand.training.sampling.batching import ClassBatches
+from evenhand.training.sampling.drawing import power_rate
+from evenhand.training.sampling.rate_sampler import ClassRateSampler, whole
 
 __all__ = ["ClassBatches", "ClassPowerSampler", "ClassRateSampler", "EffectiveNumberSampler", "ProgressiveSampler"]
-
-
-def power_rate(counts: Any, power: float) -> Floats:
-    """(K,) float64, ``q_k = n_k^power / sum_j n_j^power`` over the classes that have rows, 0 for the others.
-
-    1 draws as the data are, 0.5 by the square root, 0 all classes equally often; below 0 the rare ones more often.
-
-    Args:
-        counts: (K,) rows per class. power: in [-10, 10].
-
-    Raises:
-        InputError: another power.
-
-    Example:
-        >>> power_rate(np.array([900, 100, 0]), 0.5).tolist()
-        [0.75, 0.25, 0.0]
-    """
-    if isinstance(power, bool) or not isinstance(power, int | float | np.number) or not -10 <= power <= 10:
-        raise InputError(f"expected power between -10 and 10, got {power!r}; 1 is natural, 0.5 square root, 0 balanced")
-    present = counts > 0
-    rate = np.where(present, (counts / counts.max()).clip(min=1e-300), 1.0) ** float(power) * present
-    return np.asarray(rate / rate.sum())
 
 
 class ClassPowerSampler(ClassRateSampler):
@@ -71,6 +50,10 @@ class ClassPowerSampler(ClassRateSampler):
     def __init__(self, labels: Any, power: float = 0.0, **options: Any) -> None:
         super().__init__(labels, lambda counts: power_rate(counts, power), **options)
         self.power = float(power)
+
+    def plan_words(self) -> str:
+        """What decides the rates."""
+        return f"power {self.power}"
 
 
 class EffectiveNumberSampler(ClassRateSampler):
@@ -104,6 +87,10 @@ class EffectiveNumberSampler(ClassRateSampler):
         super().__init__(labels, rate, **options)
         self.beta = float(beta)
 
+    def plan_words(self) -> str:
+        """What decides the rates."""
+        return f"effective number {self.beta}"
+
 
 class ProgressiveSampler(ClassRateSampler):
     """Move from one power of the counts to another over the epochs; by default from natural to balanced.
@@ -130,18 +117,23 @@ class ProgressiveSampler(ClassRateSampler):
 
     def __init__(self, labels: Any, epochs: int, start: float = 1.0, end: float = 0.0, **options: Any) -> None:
         self.epochs, self.start, self.end = whole("epochs", epochs, 2), start, end
-        self._last: Floats | None = None
         super().__init__(labels, self._both, **options)
+
+    _last: Floats
 
     def _both(self, counts: Ints) -> Floats:
         self._last = power_rate(counts, self.end)
         return power_rate(counts, self.start)
 
-    def _rate_at(self, epoch: int) -> Floats:
-        assert self._last is not None
+    def rate_at(self, epoch: int) -> Floats:
+        """(K,) rates of an epoch, sum 1."""
         share = min(epoch / (self.epochs - 1), 1.0)
         return (1 - share) * self._rate + share * self._last
 
-    def _rates_to_come(self) -> list[Floats]:
-        assert self._last is not None
+    def plan_words(self) -> str:
+        """What decides the rates of all epochs."""
+        return f"power {float(self.start)} to {float(self.end)} in {self.epochs}"
+
+    def rates_to_come(self) -> list[Floats]:
+        """The first and the last rates."""
         return [self._rate, self._last]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evenhand.counts import class_counts, to_numpy
 from evenhand.declared import Floats, InputError, Ints
-from evenhand.training.permuting import MAX_SIZE, mixed, permute
+from evenhand.training.sampling.permuting import MAX_SIZE, mixed, permute
 
 Index = NDArray[np.int64]
 _GOLDEN = (5**0.5 - 1) / 2
@@ -123,6 +123,28 @@ class Epoch:
         k = np.where(k < share.size, k, int(np.argmax(self.rate)))
         within = np.floor(_uniform(self.seed, _ROW, self.number, position) * self.classes.counts[k]).astype(np.int64)
         return np.asarray(self.classes.order[self.classes.first[k] + within], np.int64)
+
+
+def power_rate(counts: Any, power: float) -> Floats:
+    """(K,) float64, ``q_k = n_k^power / sum_j n_j^power`` over the classes that have rows, 0 for the others.
+
+    1 draws as the data are, 0.5 by the square root, 0 all classes equally often; below 0 the rare ones more often.
+
+    Args:
+        counts: (K,) rows per class. power: in [-10, 10].
+
+    Raises:
+        InputError: another power.
+
+    Example:
+        >>> power_rate(np.array([900, 100, 0]), 0.5).tolist()
+        [0.75, 0.25, 0.0]
+    """
+    if isinstance(power, bool) or not isinstance(power, int | float | np.number) or not -10 <= power <= 10:
+        raise InputError(f"expected power between -10 and 10, got {power!r}; 1 is natural, 0.5 square root, 0 balanced")
+    present = counts > 0
+    rate = np.where(present, (counts / counts.max()).clip(min=1e-300), 1.0) ** float(power) * present
+    return np.asarray(rate / rate.sum())
 
 
 def quotas(rate: Floats, total: int, seed: int, epoch: int) -> Ints:

@@ -15,11 +15,11 @@ from torch.utils.data import Sampler
 from evenhand.counts import to_numpy
 from evenhand.declared import Floats, InputError, Ints
 from evenhand.forecasting import forecast
-from evenhand.training.drawing import ClassRows, Epoch, Index, quotas
-from evenhand.training.permuting import MAX_SIZE
+from evenhand.training.sampling.drawing import ClassRows, Epoch, Index, quotas
+from evenhand.training.sampling.permuting import MAX_SIZE
 
 if TYPE_CHECKING:
-    from evenhand.training.batching import ClassBatches
+    from evenhand.training.sampling.batching import ClassBatches
 
 _CHUNK = 2**16  # positions at a time: stays in cache, and the first index comes after milliseconds
 
@@ -87,10 +87,10 @@ class ClassRateSampler(Sampler[int]):
         classes: int | None = None,
         absent: str = "error",
     ) -> None:
-        self._rows = ClassRows.from_labels(labels, classes, absent)
-        self.counts = self._rows.counts
+        self.class_rows = labels if isinstance(labels, ClassRows) else ClassRows.from_labels(labels, classes, absent)
+        self.counts = self.class_rows.counts
         self._rate = _checked_rate(rate(self.counts) if callable(rate) else rate, self.counts)
-        self.num_samples = whole("num_samples", len(self._rows.order) if num_samples is None else num_samples, 1)
+        self.num_samples = whole("num_samples", len(self.class_rows.order) if num_samples is None else num_samples, 1)
         if self.num_samples > MAX_SIZE:
             raise InputError(f"expected num_samples of at most {MAX_SIZE:,}, got {num_samples:,}; draw more epochs")
         self.seed = whole("seed", seed, 0)
@@ -103,13 +103,13 @@ class ClassRateSampler(Sampler[int]):
         self._cursor: tuple[int, Ints] = (0, np.zeros_like(self.counts))
         self._current: Epoch | None = None
         if class_weight is not None and not allow_double_correction:
-            for possible in self._rates_to_come():
+            for possible in self.rates_to_come():
                 _refuse_double_correction(self.counts, possible, class_weight)
 
     @property
     def sampler_rate(self) -> Floats:
         """(K,) float64, sum 1: the share of each class among the rows drawn, for ``forecast`` and ``audit``."""
-        return self._rate_at(self.epoch)
+        return self.rate_at(self.epoch)
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next; a position loaded for this very epoch is kept."""
@@ -123,7 +123,7 @@ class ClassRateSampler(Sampler[int]):
     def quotas(self, epoch: int | None = None) -> Ints:
         """(K,) int64, draws of each class in an epoch over all ranks; the mean, with replacement, rounded."""
         epoch = self.epoch if epoch is None else whole("epoch", epoch, 0)
-        return quotas(self._rate_at(epoch), self.num_samples, self.seed, epoch)
+        return quotas(self.rate_at(epoch), self.num_samples, self.seed, epoch)
 
     def indices(self, epoch: int | None = None) -> Index:
         """All rows that this rank draws in an epoch, (len(self),) int64, in order; changes nothing."""
@@ -132,7 +132,7 @@ class ClassRateSampler(Sampler[int]):
 
     def batches(self, batch_size: int, *, drop_last: bool = False) -> ClassBatches:
         """Batches for ``DataLoader(batch_sampler=...)``, as many on every rank; see :class:`ClassBatches`."""
-        from evenhand.training.batching import ClassBatches
+        from evenhand.training.sampling.batching import ClassBatches
 
         return ClassBatches(self, batch_size, drop_last=drop_last)
 
@@ -203,11 +203,15 @@ class ClassRateSampler(Sampler[int]):
         self._at(whole("epoch", state["epoch"], 0), drawn // self.num_replicas)
         self._begun = False
 
-    def _rate_at(self, epoch: int) -> Floats:  # noqa: ARG002
+    def rate_at(self, epoch: int) -> Floats:  # noqa: ARG002
         """(K,) rates of an epoch, sum 1; samplers whose rates change replace it."""
         return self._rate
 
-    def _rates_to_come(self) -> list[Floats]:
+    def plan_words(self) -> str:
+        """What decides the rates of all epochs; subclasses name their arguments."""
+        return f"rates {self._rate.tolist()}"
+
+    def rates_to_come(self) -> list[Floats]:
         """The rates between which those of all epochs lie."""
         return [self._rate]
 
@@ -216,9 +220,9 @@ class ClassRateSampler(Sampler[int]):
 
     def _epoch(self, number: int) -> Epoch:
         if self._current is None or self._current.number != number:
-            rate, quota, cursor = self._rate_at(number), self.quotas(number), self._drawn_before(number)
+            rate, quota, cursor = self.rate_at(number), self.quotas(number), self._drawn_before(number)
             self._current = Epoch(
-                self._rows, rate, self.num_samples, quota, cursor, number, self.seed, self.replacement
+                self.class_rows, rate, self.num_samples, quota, cursor, number, self.seed, self.replacement
             )
         return self._current
 
@@ -239,10 +243,8 @@ class ClassRateSampler(Sampler[int]):
     @cached_property
     def _plan(self) -> int:
         """A check sum of all that decides which rows come; ranks have the same."""
-        check = zlib.crc32(np.ascontiguousarray(self._rows.order).data)
-        for rate in (self.counts.astype(np.float64), *self._rates_to_come()):
-            check = zlib.crc32(rate.data, check)
-        return zlib.crc32(f"{type(self).__name__} {self.num_samples} {self.seed} {self.replacement}".encode(), check)
+        words = f"{self.plan_words()} {self.num_samples} {self.seed} {self.replacement} {self.counts.tolist()}"
+        return zlib.crc32(words.encode(), zlib.crc32(self.class_rows.order.data))
 
 
 def whole(name: str, value: Any, low: int) -> int:

@@ -8,7 +8,7 @@ from itertools import islice
 from torch.utils.data import Sampler
 
 from evenhand.declared import InputError
-from evenhand.training.rate_sampler import ClassRateSampler, whole
+from evenhand.training.sampling.rate_sampler import ClassRateSampler, whole
 
 
 class ClassBatches(Sampler[list[int]]):

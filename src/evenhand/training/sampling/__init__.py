@@ -1,0 +1,1 @@
+"""Draws at chosen class rates: pure functions of the position, and the samplers that hold them."""
