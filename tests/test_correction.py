@@ -167,7 +167,31 @@ def test_stand_in_priors_leave_out_the_fold_they_judge():
         expected = smoothed_log_prior(np.bincount(others, minlength=10))
         np.testing.assert_allclose(known, expected)
         np.testing.assert_allclose(part.directions[:, 0], expected - expected.mean())
-    assert len(log_priors(y, 10, fold_edges(1000, 2), None, None).fine) == 6
+
+
+def test_nothing_a_fold_is_judged_with_knows_its_labels():
+    _, y, _ = world(1000, 10, 0)
+    folds, rng = fold_edges(1000, 5), np.random.default_rng(0)
+    for number, fold in enumerate(folds):
+        other = y.copy()
+        other[fold] = rng.integers(0, 10, fold.stop - fold.start)
+        first, second = (log_priors(labels, 10, folds, None, None) for labels in (y, other))
+        assert len(first.rest[number]) in (1, 2)  # the rows before and behind it
+        for one, two in zip(
+            (first.folds[number], *first.rest[number]), (second.folds[number], *second.rest[number]), strict=True
+        ):
+            np.testing.assert_array_equal(one.directions, two.directions)
+        assert (first.final.directions != second.final.directions).any()
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(500, 100), (2000, 500), (2000, 50)])
+@pytest.mark.parametrize("tau", [0.0, 1.0])
+def test_labels_that_stand_in_for_training_counts_leave_tau_unbiased(rows, classes, tau):
+    found = []
+    for seed in range(3):
+        z, y, _ = world(rows, classes, seed, tau=tau)
+        found.append(fit_correction(z, y, models=["tilt"]).evidence["tau"])
+    assert np.mean(found) == pytest.approx(tau, abs=0.06)
 
 
 def test_poisson_weights_have_the_moments_of_a_poisson():

@@ -20,8 +20,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evenhand.correction.crossfit import FoldModel, at, fold_edges, leave_out_fits, row_log_likelihood, without
-from evenhand.correction.scaling import ClassRows, fit_classes, leave_out_classes
+from evenhand.correction.crossfit import (
+    FoldModel,
+    at,
+    leave_out_fits,
+    row_log_likelihood,
+    self_counted_fit,
+    without,
+)
+from evenhand.correction.scaling import ClassFit, ClassRows, fit_classes, leave_out_classes, refit_classes
 from evenhand.declared import Floats, InputError, Ints
 from evenhand.priors import prior_shift, smoothed_log_prior
 from evenhand.scanning import bad_rows
@@ -29,7 +36,6 @@ from evenhand.tilt import BLOCK_CELLS, FLOOR, Part, Singles, centred_rows
 
 MODELS = ("identity", "temperature", "tilt", "biases", "vector-scaling")
 ENOUGH_ROWS = 20
-FINE_PARTS = 5
 ROWS_PER_CLASS = {"biases": 1, "vector-scaling": 10}  # fewer cannot tell a class's number, and cost the most to fit
 
 
@@ -52,14 +58,17 @@ class Rows:
 class Prior:
     """Known offset, direction and log evaluation prior, from the labels outside of each fold.
 
-    Attributes: folds: one Part per fold. fine: the parts used in fits. final: for new rows. log_priors: per fold, and
-    last for new rows.
+    Attributes: folds: one Part per fold, its own rows. rest: for each fold the parts of the rows outside it. fine: the
+        parts of a fit on all rows. final: for new rows. log_priors: per fold, and last for new rows. stand_in: (K,)
+        label counts that stand in for training counts, per fold and last for new rows; None where these are given.
     """
 
     folds: tuple[Part, ...]
+    rest: tuple[tuple[Part, ...], ...]
     fine: tuple[Part, ...]
     final: Part
     log_priors: tuple[Floats, ...]
+    stand_in: tuple[Ints, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,11 @@ def prepare(scores: NDArray[np.floating[Any]], target: Ints, *, seed: int = 0) -
 
 
 def log_priors(y: Ints, classes: int, slices: list[slice], train: Floats | None, known: Floats | None) -> Prior:
-    """Parts for every fold from the labels outside it; without training counts those labels also stand in for them."""
+    """Parts for every fold from the labels outside it; without training counts those labels also stand in for them.
+
+    Then all rows outside a fold share one direction. Directions that left out a fold at a time would betray the labels:
+    a class that is rare in the others is frequent in the fold, so that even scores that are noise seem to predict it.
+    """
     total = np.bincount(y, minlength=classes)
     # Whether there is a shift is asked once: the answer costs seconds at 100,000 classes and turns on no single label.
     shifted = train is not None and known is None and prior_shift(total, train).present
@@ -144,14 +157,19 @@ def log_priors(y: Ints, classes: int, slices: list[slice], train: Floats | None,
             offset = prior_shift(counts, train).offset
         return Part(rows, offset, (log_prior - log_prior.mean())[:, None]), log_prior + offset
 
-    def parts(pieces: list[slice]) -> list[tuple[Part, Floats]]:
-        return [part(rows, total - np.bincount(y[rows], minlength=classes)) for rows in pieces]
-
-    own = parts(slices)
+    outside = [np.asarray(total - np.bincount(y[rows], minlength=classes)) for rows in slices]
+    own, of_folds = zip(*(part(rows, counts) for rows, counts in zip(slices, outside, strict=True)), strict=True)
     final, log_prior = part(slice(None), total)
-    finer = len(slices) < FINE_PARTS and train is None
-    fine = own if not finer else parts(fold_edges(len(y), len(slices) * -(-FINE_PARTS // len(slices))))
-    return Prior(tuple(p for p, _ in own), tuple(p for p, _ in fine), final, (*(prior for _, prior in own), log_prior))
+    alone = [(Part(slice(None), p.offset, p.directions),) for p in own]
+    rest = [without(alone[i] if train is None else own, fold, len(y)) for i, fold in enumerate(slices)]
+    return Prior(
+        folds=own,
+        rest=tuple(rest),
+        fine=(final,) if train is None else own,
+        final=final,
+        log_priors=(*of_folds, log_prior),
+        stand_in=(*outside, total) if train is None else None,
+    )
 
 
 def select_model(
@@ -180,27 +198,50 @@ def _fit_model(name: str, rows: Rows, prior: Prior, slices: list[slice], threads
     n, k = rows.usable, rows.z.shape[1]
     z, y = rows.z[:n], rows.y[:n]
     d = 1 if name in ("tilt", *ROWS_PER_CLASS) else 0
-    if name == "identity":
-        theta = np.ones(1)
-        fold_theta = (theta,) * len(slices)
-    else:
-        fits = leave_out_fits(z, y, _narrowed(prior.fine, d), slices, threads=threads)
-        theta, fold_theta = fits.full, fits.folds
-    theta, fold_theta = _padded(theta), tuple(_padded(t) for t in fold_theta)
     classes = np.zeros((1, k))
     fold_classes = (classes,) * len(slices)
-    if name in ROWS_PER_CLASS:
-        top = rows.top[:n] if name == "vector-scaling" else None
-        around = ClassRows(z, y, prior.fine, theta, top, threads)
-        full = fit_classes(around)
-        fits_of_folds = [around.fit(x) for x in leave_out_classes(around, full, slices)]
-        theta, classes = around.fit(full).theta, around.fit(full).classes
-        fold_theta, fold_classes = (tuple(v) for v in zip(*((f.theta, f.classes) for f in fits_of_folds), strict=True))
+    if name == "identity":
+        theta = _padded(np.ones(1))
+        fold_theta = (theta,) * len(slices)
+    elif d and prior.stand_in is not None:
+        full, *of_folds = _fit_stand_in(name, rows, prior, threads)
+        theta, classes = full.theta, full.classes
+        fold_theta, fold_classes = tuple(f.theta for f in of_folds), tuple(f.classes for f in of_folds)
+    else:
+        fits = leave_out_fits(z, y, _narrowed(prior.fine, d), slices, threads=threads)
+        theta, fold_theta = _padded(fits.full), tuple(_padded(t) for t in fits.folds)
+        if name in ROWS_PER_CLASS:
+            top = rows.top[:n] if name == "vector-scaling" else None
+            around = ClassRows(z, y, prior.fine, theta, top, threads)
+            x = fit_classes(around)
+            found = [around.fit(x), *(around.fit(own) for own in leave_out_classes(around, x, slices))]
+            (theta, classes), *rest = ((f.theta, f.classes) for f in found)
+            fold_theta, fold_classes = tuple(t for t, _ in rest), tuple(c for _, c in rest)
     held_out = [
         row_log_likelihood(z, y, scale_of(t, c), at((part,), t, c[0]), threads, rows.top[:n])
         for part, t, c in zip(prior.folds, fold_theta, fold_classes, strict=True)
     ]
     return Fitted(name, theta, classes, fold_theta, fold_classes, np.concatenate(held_out))
+
+
+def _fit_stand_in(name: str, rows: Rows, prior: Prior, threads: int) -> list[ClassFit]:
+    """On all rows, and on those outside each fold, with a direction made of the very labels that it is fitted to."""
+    z, y, counts = rows.z[: rows.usable], rows.y[: rows.usable], prior.stand_in or ()
+    found: list[ClassFit] = []
+    theta: Floats | None = None
+    x: Floats | None = None
+    for parts, n in zip(((prior.final,), *prior.rest), (counts[-1], *counts[:-1]), strict=True):
+        own = self_counted_fit(z, y, parts, n, start=theta, threads=threads)
+        theta = own if theta is None else theta
+        if name not in ROWS_PER_CLASS:
+            found.append(ClassFit(own, np.zeros((1, z.shape[1]))))
+            continue
+        top = rows.top[: rows.usable] if name == "vector-scaling" else None
+        around = ClassRows(z, y, parts, own, top, threads, hold_tilt=True)
+        fit = fit_classes(around) if x is None else refit_classes(around, x)
+        x = fit if x is None else x
+        found.append(around.fit(fit))
+    return found
 
 
 def _narrowed(parts: Sequence[Part], directions: int) -> tuple[Part, ...]:
@@ -212,17 +253,17 @@ def _padded(theta: Floats) -> Floats:
     return np.concatenate([theta, np.zeros(2 - len(theta))])
 
 
-def fold_models(fitted: Fitted, prior: Prior, slices: list[slice], rows: int) -> list[FoldModel]:
+def fold_models(fitted: Fitted, prior: Prior, slices: list[slice]) -> list[FoldModel]:
     """The chosen model of every fold, with the rows it judges and the rows it was fitted on."""
     return [
         FoldModel(
             fold,
             scale_of(theta, classes),
             at((own,), theta, classes[0]),
-            at(without(prior.fine, fold, rows), theta, classes[0]),
+            at(rest, theta, classes[0]),
             log_prior,
         )
-        for fold, own, theta, classes, log_prior in zip(
-            slices, prior.folds, fitted.fold_theta, fitted.fold_classes, prior.log_priors[:-1], strict=True
+        for fold, own, rest, theta, classes, log_prior in zip(
+            slices, prior.folds, prior.rest, fitted.fold_theta, fitted.fold_classes, prior.log_priors[:-1], strict=True
         )
     ]

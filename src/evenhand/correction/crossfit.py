@@ -16,7 +16,7 @@ import numpy as np
 from evenhand.correction.effects import judge, measure_effect
 from evenhand.declared import Floats, InputError, Ints
 from evenhand.goals import METRICS, REPORTED, Aim, Calibrated, Goal, find_goal, frequency_groups
-from evenhand.priors import smoothed_log_prior
+from evenhand.priors import SMOOTHING, smoothed_log_prior
 from evenhand.tilt import BLOCK_CELLS, FLOOR, Likelihood, Part, Singles, Value, climb, map_blocks
 
 START_ROWS = 2_000
@@ -89,6 +89,35 @@ def leave_out_fits(
         else:
             fits.append(_newton(Likelihood(z, y, without(parts, fold, n), threads), theta))
     return Fits(_clipped(theta + _step(total)), tuple(_clipped(t) for t in fits))
+
+
+def self_counted_fit(
+    z: Singles, y: Ints, parts: Sequence[Part], counts: Ints, *, start: Floats | None = None, threads: int = 1
+) -> Floats:
+    """(beta, tau) of ``softmax(beta z + o + tau log n)`` where the counts n are those of the rows it is fitted to.
+
+    A row's own label raises the log count of its class by ``log (n + 1/2) / (n - 1/2)``, so that tau comes out too
+    large, and tends to 1 where z is noise. Its expected part of the gradient, ``sum_i (1 - p_i) log (n + 1/2) / (n -
+    1/2)`` with p_i the probability of the true class, is taken out by a Newton step. The step ends at tau = 0: label
+    counts more even than chance, of a stratified sample, would carry it on to large negative values.
+
+    Args:
+        parts: offsets and the one direction, for the rows to fit to. counts: (K,) their labels. start: (2,) guess.
+    """
+    likelihood = Likelihood(z, y, tuple(parts), threads)
+    if start is None and len(y) > 2 * START_ROWS:
+        start = _newton(Likelihood(z, y, _some(parts, len(y)), threads), np.array([1.0, 0.0]))
+    theta = _newton(likelihood, np.array([1.0, 0.0]) if start is None else start)
+    n = counts.astype(np.float64)
+    own = np.where(n > 0, np.log((n + SMOOTHING) / np.maximum(n - SMOOTHING, SMOOTHING)), 0.0)
+    missed = -np.expm1(row_log_likelihood(z, y, max(float(theta[0]), MIN_BETA), at(parts, theta), threads))
+    size = len(y)
+    labels = np.concatenate([y[part.rows] for part in within(parts, slice(0, size), size)])
+    leak = float(missed @ own[labels])
+    value = likelihood(theta)
+    step = _step((value[0], np.array([0.0, -leak]), value[2]))
+    taken = float(np.clip(theta[1] / max(-float(step[1]), 1e-300), 0.0, 1.0))
+    return _clipped(theta + taken * step)
 
 
 def _some(parts: Sequence[Part], rows: int) -> tuple[Part, ...]:

@@ -84,7 +84,7 @@ def fit_correction(
             far too good. NumPy or torch. For probabilities pass their logarithms. -inf marks a class as impossible.
         target: (N,) true classes.
         goal: a name of `evenhand.goals.GOALS`.
-        train_counts: (K,) training rows per class; without them the evaluation counts of the other folds stand in.
+        train_counts: (K,) training rows per class; without them the labels stand in, for a fold those outside it.
         costs: for the goal ``cost``: (K,) per missed class, (K, K) dense or sparse matrix [true, decided], or
             (true, decided, cost) vectors; see `evenhand.goals.as_costs`.
         prior: for the goal ``prior``: (K,) counts or shares of the classes where the model will be used.
@@ -170,7 +170,7 @@ def _serve(
     seed: int,
 ) -> tuple[Correction, Effect, dict[str, Any]]:
     """The correction for new rows, and its effect on rows the fit has not seen."""
-    models = fold_models(fitted, priors, slices, rows.usable)
+    models = fold_models(fitted, priors, slices)
     known = at((priors.final,), fitted.theta, fitted.classes[0])[0].offset
 
     def some(start: int, stop: int) -> Calibrated:

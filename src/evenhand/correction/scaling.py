@@ -26,6 +26,7 @@ from evenhand.tilt import BLOCK_CELLS, Part, Singles, map_blocks
 BIAS_SD = 1.0
 SLOPE_SD = 0.2
 COMMON_SD = 10.0  # of the common scale and the tilt: as good as free
+HELD_SD = 1e-3
 SMALLEST = 0.05  # of a scale relative to the common one: a class's own evidence must not count against it
 ITERATIONS = 14
 GRADIENT_STEPS = 8  # of conjugate gradients; noise of single classes is nearly diagonal
@@ -47,7 +48,8 @@ class ClassRows:
 
     Attributes: z: (n, K) centred logits. y: (n,) labels. parts: offsets and one direction by rows. theta: (beta, tau)
         to start from. top: (n,) what was subtracted from each row; given where scales per class are fitted, which see
-        it.
+        it. hold_tilt: keep tau as it is, since the direction is made of the rows' own labels:
+        biases and tau would divide between them what these labels add to both.
     """
 
     z: Singles
@@ -56,6 +58,7 @@ class ClassRows:
     theta: Floats
     top: Singles | None = None
     threads: int = 1
+    hold_tilt: bool = False
 
     @property
     def classes(self) -> int:
@@ -70,7 +73,7 @@ class ClassRows:
     @property
     def precision(self) -> Floats:
         """Of the prior, for every parameter."""
-        spread = [np.full(2, COMMON_SD), np.full(self.classes, BIAS_SD)]
+        spread = [np.array([COMMON_SD, HELD_SD if self.hold_tilt else COMMON_SD]), np.full(self.classes, BIAS_SD)]
         if self.top is not None:
             spread.append(np.full(self.classes, SLOPE_SD))
         return np.asarray(np.concatenate(spread) ** -2.0)
@@ -212,6 +215,11 @@ def leave_out_classes(rows: ClassRows, x: Floats, folds: Sequence[slice]) -> lis
 
     step = _conjugate_gradients(curvature, gradient, outside[:, 2] + rows.precision, rows.precision)
     return [x + s for s in step]
+
+
+def refit_classes(rows: ClassRows, x: Floats) -> Floats:
+    """Parameters fitted on all rows of the parts, by a Newton step from `x`, which fits nearly the same rows."""
+    return leave_out_classes(rows, x, [slice(0, 0), slice(None)])[0]
 
 
 def _fold_sums(rows: ClassRows, x: Floats, blocks: list[tuple[Task, int]], folds: int) -> tuple[Floats, Floats]:
