@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME`: every module of this folder that defines a click command called `command`."""
+"""`python -m benchmarks NAME`: every module or package of this folder that defines a click command called `command`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ class Benchmarks(click.Group):
     """Loads a benchmark's module only when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in HELPERS)
+        here = Path(__file__).parent
+        modules = [path.stem for path in here.glob("*.py") if path.stem not in HELPERS]
+        return sorted([*modules, *(path.parent.name for path in here.glob("*/__init__.py"))])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):

@@ -39,10 +39,11 @@ Features = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Part:
-    """Features (N, D) float32 and labels (N,) int64."""
+    """Features (N, D) float32, labels (N,) int64, and groups (N,) int64: rows of one group must stay together."""
 
     features: Features
     labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -105,17 +106,17 @@ def assemble(
     A class can fall wholly into the test part; its rows are dropped too, and counted.
     """
     names = np.array(labels)
+    unique, group = np.unique(np.array(groups), return_inverse=True)
     if test is None:
-        unique, group = np.unique(np.array(groups), return_inverse=True)
         test = (np.random.default_rng(seed).random(len(unique)) < TEST_SHARE)[group]
     listed, totals = np.unique(names, return_counts=True)
     trained = np.isin(listed, np.unique(names[~test]))
     kept = listed[(totals >= LEAST_ROWS) & trained]
     rows = np.isin(names, kept)
     numbers = np.searchsorted(kept, names[rows])
-    features, test = features[rows], test[rows]
+    features, test, group = features[rows], test[rows], group[rows].astype(np.int64)
     left_out = (len(listed) - len(kept), int((~rows).sum()))
-    parts = [Part(features[which], numbers[which].astype(np.int64)) for which in (~test, test)]
+    parts = [Part(features[which], numbers[which].astype(np.int64), group[which]) for which in (~test, test)]
     return RealSet(name, parts[0], parts[1], tuple(kept.tolist()), left_out, shifted, epochs)
 
 
@@ -174,19 +175,28 @@ def kanjivg_radical(folder: Path, seed: int) -> RealSet:
 def clinc150_lt(folder: Path, seed: int, factor: float = 50.0) -> RealSet:
     """An exponential long tail cut from the training part, with the official balanced test part."""
     frame = read(folder, "clinc150")
-    train, test = (frame.filter(pl.col("split") == part) for part in ("train", "test"))
+    rows = pl.concat([long_tailed(frame, factor, seed), frame.filter(pl.col("split") == "test")])
+    texts = rows["text"].to_list()
+    marked = (rows["split"] == "test").to_numpy()
+    return assemble(
+        "clinc150_lt", hashed(texts, word_grams), rows["label"].to_list(), texts, seed=seed, shifted=True, test=marked
+    )
+
+
+def long_tailed(frame: pl.DataFrame, factor: float, seed: int) -> pl.DataFrame:
+    """The exponential long tail of CLINC150's training part: the class of rank k keeps 100 factor^(-k / (K - 1)) rows.
+
+    Ranks are a random order of the intents; rows are the first of each, in file order.
+    """
+    train = frame.filter(pl.col("split") == "train")
     intents = sorted(train["label"].unique().to_list())
     order = np.random.default_rng(seed).permutation(len(intents))
-    kept = [
+    return pl.concat(
         train.filter(pl.col("label") == intents[index]).head(
             max(1, round(100 * factor ** (-rank / (len(intents) - 1))))
         )
         for rank, index in enumerate(order)
-    ]
-    rows = pl.concat([*kept, test])
-    features = hashed(rows["text"].to_list(), word_grams)
-    marked = (rows["split"] == "test").to_numpy()
-    return assemble("clinc150_lt", features, rows["label"].to_list(), [], seed=seed, shifted=True, test=marked)
+    )
 
 
 def banking77(folder: Path, seed: int) -> RealSet:

@@ -1,0 +1,59 @@
+"""`python -m benchmarks question`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+
+from benchmarks.question import data, running, store
+from benchmarks.question.remedies import BY_NAME, PLAIN
+
+DEFAULT_SETS = ("stdlib", "avonet", "kanjivg_radical", "clinc150_lt", "names18", "banking77")
+
+
+def chosen(text: str, known: object, what: str) -> list[str]:
+    names = [word.strip() for word in text.split(",") if word.strip()]
+    unknown = [name for name in names if name not in known]  # type: ignore[operator]
+    if unknown or not names:
+        raise click.BadParameter(f"expected {what} among {', '.join(known)}, got {text!r}; name one or more of them")  # type: ignore[call-overload]
+    return names
+
+
+@click.command()
+@click.option("--data", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
+              help="Folder of the real sets.")  # fmt: skip
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results.")
+@click.option("--sets", default=",".join(DEFAULT_SETS), show_default=True, help="Which sets, comma-separated.")
+@click.option("--remedies", default=",".join(BY_NAME), help="Which remedies, comma-separated; plain always runs.")
+@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Networks per remedy and set.")
+@click.option("--epochs", type=click.IntRange(1), default=None, help="Instead of the set's own number.")
+@click.option("--resume", is_flag=True, help="Go on with the results in --out; finished runs are kept.")
+@click.option("--train/--no-train", default=True, show_default=True, help="--no-train only draws what is stored.")
+@click.option("--images", type=click.Path(file_okay=False, path_type=Path), default=None,
+              help="Folder for the figures; --out without it.")  # fmt: skip
+def command(
+    folder: Path,
+    out: Path,
+    sets: str,
+    remedies: str,
+    seeds: int,
+    epochs: int | None,
+    resume: bool,
+    train: bool,
+    images: Path | None,
+) -> None:
+    """The founding question, answered with measurements: what each remedy does to counts, tilt and recall.
+
+    \b
+    python -m benchmarks question --data DIR --out results
+    python -m benchmarks question --data DIR --out results --resume --sets avonet --seeds 2
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    names = chosen(sets, data.SETS, "sets")
+    wanted = [BY_NAME[name] for name in dict.fromkeys([PLAIN, *chosen(remedies, BY_NAME, "remedies")])]
+    if train and not resume and out.is_dir() and store.read(out):
+        raise click.UsageError(f"{out} holds results already; pass --resume to go on with them, or another --out")
+    if train:
+        running.run_all(folder, out, sets=names, remedies=wanted, seeds=seeds, epochs=epochs)
