@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 HELPERS = (
-    "__init__", "__main__", "correctionnets", "correctionpeers", "correctionpriors", "correctionspeed",
-    "correctiontrial", "generate", "losscases", "losspeers", "measure", "peers", "realdata",
+    "__init__", "__main__", "cifardata", "cifarnet", "clincdata", "correctionnets", "correctionpeers",
+    "correctionpriors", "correctionspeed", "correctiontrial", "generate", "losscases", "losspeers", "measure", "peers",
+    "realdata",
 )  # fmt: skip
 
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
-from benchmarks.question import data, running, store
+from benchmarks.question import charts, data, running, store, tables
+from benchmarks.question.hindsight import hindsight_table
 from benchmarks.question.remedies import BY_NAME, PLAIN
+from benchmarks.question.summary import Results
+from evenhand.output import write_text_atomically
 
 DEFAULT_SETS = ("stdlib", "avonet", "kanjivg_radical", "clinc150_lt", "names18", "banking77")
 
 
-def chosen(text: str, known: object, what: str) -> list[str]:
-    names = [word.strip() for word in text.split(",") if word.strip()]
-    unknown = [name for name in names if name not in known]  # type: ignore[operator]
-    if unknown or not names:
-        raise click.BadParameter(f"expected {what} among {', '.join(known)}, got {text!r}; name one or more of them")  # type: ignore[call-overload]
+def chosen(text: str, known: Iterable[str], what: str) -> list[str]:
+    names, possible = [word.strip() for word in text.split(",") if word.strip()], list(known)
+    if not names or not set(names) <= set(possible):
+        raise click.BadParameter(f"expected {what} among {', '.join(possible)}, got {text!r}; name one or more of them")
     return names
 
 
@@ -31,8 +34,8 @@ def chosen(text: str, known: object, what: str) -> list[str]:
 @click.option("--epochs", type=click.IntRange(1), default=None, help="Instead of the set's own number.")
 @click.option("--resume", is_flag=True, help="Go on with the results in --out; finished runs are kept.")
 @click.option("--train/--no-train", default=True, show_default=True, help="--no-train only draws what is stored.")
-@click.option("--images", type=click.Path(file_okay=False, path_type=Path), default=None,
-              help="Folder for the figures; --out without it.")  # fmt: skip
+@click.option("--docs", type=click.Path(file_okay=False, path_type=Path), default=None,
+              help="Folder for the tables, and below it images/ for the figures; --out without it.")  # fmt: skip
 def command(
     folder: Path,
     out: Path,
@@ -42,7 +45,7 @@ def command(
     epochs: int | None,
     resume: bool,
     train: bool,
-    images: Path | None,
+    docs: Path | None,
 ) -> None:
     """The founding question, answered with measurements: what each remedy does to counts, tilt and recall.
 
@@ -57,3 +60,12 @@ def command(
         raise click.UsageError(f"{out} holds results already; pass --resume to go on with them, or another --out")
     if train:
         running.run_all(folder, out, sets=names, remedies=wanted, seeds=seeds, epochs=epochs)
+    found = store.read(out)
+    if not found:
+        raise click.UsageError(f"{out} holds no finished runs to draw; leave out --no-train")
+    results, place = Results(found), docs or out
+    for path in charts.draw(results, place / "images"):
+        click.echo(f"wrote {path}")
+    write_text_atomically(place / "the-question-tables.md", tables.document(results))
+    click.echo(f"wrote {place / 'the-question-tables.md'}")
+    click.echo("\n".join(hindsight_table(results)))

@@ -62,4 +62,6 @@ REMEDIES = (
     Remedy("lstm-head", "LSTM state as logits", head="lstm"),
     Remedy("lstm-head-weights", "LSTM state as logits, balanced weights", "weighted", head="lstm"),
 )
+# Trained first of every seed: what the answer rests on.
+KEY = (PLAIN, "weights", "double", "sqrt", "focal-2", "focal-2-alpha", "balanced-softmax", "ldam-drw", "cosine")
 BY_NAME = {remedy.name: remedy for remedy in REMEDIES}

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.question import data, store, trials
-from benchmarks.question.remedies import REMEDIES, Remedy
+from benchmarks.question.remedies import KEY, REMEDIES, Remedy
 
 log = logging.getLogger("benchmarks.question")
 
@@ -20,13 +20,20 @@ def pending(
     """(set, seed, remedies still to run), all sets of one seed before the next seed."""
     for seed in range(seeds):
         for name in sets:
-            left = [remedy for remedy in remedies if (name, remedy.name, seed) not in done]
+            order = sorted(remedies, key=lambda remedy: remedy.name not in KEY)
+            left = [remedy for remedy in order if (name, remedy.name, seed) not in done]
             if left:
                 yield name, seed, left
 
 
 def run_all(
-    folder: Path, out: Path, *, sets: Sequence[str], remedies: Sequence[Remedy] = REMEDIES, seeds: int, epochs: int | None
+    folder: Path,
+    out: Path,
+    *,
+    sets: Sequence[str],
+    remedies: Sequence[Remedy] = REMEDIES,
+    seeds: int,
+    epochs: int | None,
 ) -> int:
     """Run and store what is missing; returns how many runs were added."""
     torch.set_num_threads(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class Budget:
 BUDGETS = {
     "stdlib": Budget(10, batch=256, rate=3e-3),
     "avonet": Budget(100),
-    "kanjivg_radical": Budget(100),
+    "kanjivg_radical": Budget(100, batch=256),
     "clinc150_lt": Budget(20),
     "names18": Budget(5),
     "banking77": Budget(8),
@@ -66,7 +66,7 @@ def epochs_of(
 ) -> Iterator[int]:
     """Train, yielding the number of epochs done after each; every remedy sees the same shuffles."""
     inputs, labels = torch.from_numpy(data.train.inputs), torch.from_numpy(data.train.labels)
-    optimiser = torch.optim.AdamW(made.parameters(), lr=budget.rate, weight_decay=budget.decay)
+    optimiser = torch.optim.AdamW(made.parameters(), lr=budget.rate, weight_decay=budget.decay, fused=True)
     steps = budget.epochs * -(-len(labels) // budget.batch)
     falling = max(1, round(COOLING * steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (steps - step) / falling))
@@ -164,7 +164,7 @@ def run(data: QuestionSet, remedy: Remedy, seed: int, budget: Budget) -> dict[st
     decisions["argmax"] = both_tests(final.argmax(axis=1), data)
     decisions["argmax"] |= {"validation": both_tests(held_out.argmax(axis=1), data, data.validation)}
     return {
-        "set": data.name, "remedy": remedy.name, "seed": seed, "epochs": budget.epochs,
+        "set": data.name, "remedy": remedy.name, "seed": seed, "budget": asdict(budget),
         "curve": curve, "decisions": decisions, "audit": named_cause(remedy, data, held_out),
         "counts": counted(final.argmax(axis=1), data) if seed == 0 else None,
         "seconds": {"training": round(trained, 2), "all": round(time.process_time() - started, 2)},
