@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from evenhand import audit, audit_predictions, audit_tally, from_arrays, open_predictions, tally_predictions
-from evenhand.causes.diagnosis import SOUND, diagnose
+from evenhand.causes.diagnosis import RESIDUAL, diagnose
 from evenhand.causes.registry import REGISTRY, percent, some_names
 from evenhand.declared import InputError
 from evenhand.evidence import Evidence
@@ -128,7 +128,7 @@ def test_a_sound_model_has_one_finding():
         z, y, pi = made(3000, 10, 10 + seed)
         found = audit(logits=z, target=y, train_counts=np.round(pi * 1e5))
         assert len(found.findings) == 1
-        assert found.verdict.cause in SOUND
+        assert found.verdict.cause in RESIDUAL
         assert not found.fix["recommended"]
 
 
@@ -215,7 +215,7 @@ def test_the_registry_is_consistent():
     assert len(set(codes)) == len(codes)
     families = ("EH1", "EH2", "EH3", "EH4", "EH5")  # those that `diagnose` goes through
     assert all(entry.code.startswith(families) or entry.id == "healthy" for entry in REGISTRY.values())
-    assert set(SOUND) <= REGISTRY.keys()
+    assert set(RESIDUAL) <= REGISTRY.keys()
     for name, entry in REGISTRY.items():
         assert entry.id == name
         assert entry.explains <= REGISTRY.keys()

@@ -20,7 +20,7 @@ CLASSES, ROWS = 50, 1000
 CAUSES = """healthy argmax-amplification class-weights partial-weights sampler double-correction inverted-weights
     misordered-weights incomplete-weights foreign-weights padding-class smoothing-with-weights bounded-logits
     double-softmax batch-softmax permuted-labels misaligned-rows prior-shift tail-overfit tied-logits masked-classes
-    collapsed confused-pairs"""
+    collapsed confused-pairs unexplained"""
 
 
 def tiny(name: str, **options: object) -> Saved:

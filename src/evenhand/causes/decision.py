@@ -16,6 +16,8 @@ from evenhand.metrics import prior_groups
 from evenhand.tally import Tally
 from evenhand.tilt import Likelihood, Part, maximise
 
+UNEXPLAINED = 0.1  # share of the rows that soft counts misplace beyond chance; sound networks stay below 0.07
+
 
 @cause("tail-overfit", "EH501", "Rare classes are memorised, not learned", explains=("argmax-amplification",))
 def tail_overfit(e: Evidence) -> Verdict | None:
@@ -225,6 +227,34 @@ def _never(never: int, classes: int) -> str:
     if not never:
         return ""
     return f"; {never:,} of {classes:,} classes {'is' if never == 1 else 'are'} never answered"
+
+
+@cause("unexplained", "EH504", "The probabilities are off, and no known cause shows", needs_scores=True)
+def unexplained(e: Evidence) -> Verdict | None:
+    """Soft counts far from the true ones, beyond chance, while every cause is silent: neither healthy nor argmax."""
+    if e.soft_distance is None or e.soft_distance - 1.5 * e.soft_noise < UNEXPLAINED or e.homogeneity.p > 1e-3:
+        return None
+    error = count_error(e) / e.rows
+    worst = np.argsort(-np.abs(error), kind="stable")[:3]
+    shown = [
+        f"{class_label(e, c)} {'too much' if error[c] > 0 else 'too little'} by {percent(abs(error[c]))} of the rows"
+        for c in map(int, worst)
+    ]
+    sentence = (
+        f"The probabilities, summed per class, miss the true counts (distance {e.soft_distance:.3f}, {e.soft_noise:.3f} "
+        f"expected by chance), so argmax alone is not the reason; yet no known cause shows. Furthest off: {'; '.join(shown)}."
+    )
+    return Verdict(
+        "warning",
+        0.6,
+        sentence,
+        {"soft_distance": round(e.soft_distance, 4), "by_chance": round(e.soft_noise, 4),
+         "hard_distance": round(e.hard_distance, 4), "furthest_off": [int(c) for c in worst]} | tilt_evidence(e),
+        "Compare the per-class table with how these rows were drawn and labelled; evenhand fix fits a bias per class "
+        "without knowing why it is needed.",
+        {},
+        " ".join(filter(None, [surer(e), "Predictions on training rows tell overfitting from the rest."])),
+    )  # fmt: skip
 
 
 @cause("healthy", "EH001", "No cause of unequal counts found")

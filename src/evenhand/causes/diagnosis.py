@@ -9,11 +9,13 @@ from evenhand.causes.tilt import effective_plan, surely_less
 from evenhand.evidence import Evidence
 from evenhand.findings import Finding
 
-SOUND = ("argmax-amplification", "healthy")  # said only when nothing else is found; the first that applies
+# Said only when nothing else is found; the first that applies.
+RESIDUAL = ("unexplained", "argmax-amplification", "healthy")
 
 
 def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
-    """All findings, most likely cause first; when nothing is wrong exactly one: `argmax-amplification` or `healthy`.
+    """All findings, most likely cause first; when no cause is found exactly one: `unexplained`, else
+    `argmax-amplification`, else `healthy`.
 
     Causes lower in the pipeline (labels, weights, head) leave the signatures of later ones behind, so a finding
     explains away the causes it lists. Equal probabilities keep the order of the families: data, weights, head, tilt,
@@ -23,7 +25,7 @@ def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
     explained: set[str] = set()
     for family in ("EH1", "EH2", "EH4", "EH3", "EH5"):
         for entry in REGISTRY.values():
-            if entry.code.startswith(family) and entry.id not in explained and entry.id not in SOUND:
+            if entry.code.startswith(family) and entry.id not in explained and entry.id not in RESIDUAL:
                 finding = entry(evidence)
                 if finding is not None:
                     found[entry.id] = finding
@@ -31,7 +33,7 @@ def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
     kept = [f for f in found.values() if f.cause not in explained]
     if kept:
         return tuple(sorted(kept, key=lambda f: -f.probability))
-    verdicts = (REGISTRY[name](evidence) for name in SOUND)
+    verdicts = (REGISTRY[name](evidence) for name in RESIDUAL)
     return tuple(v for v in verdicts if v is not None)[:1]
 
 

@@ -312,6 +312,7 @@ FAULTS: dict[str, Fault] = {
 NOT_PLANTED = {
     "healthy": "use none",
     "argmax-amplification": "use none",
+    "unexplained": "it is what is left when no cause shows",
 }
 
 
@@ -321,7 +322,7 @@ def find_fault(name: str) -> Fault:
     Raises:
         InputError: there is no such fault.
     """
-    fault = FAULTS.get("none" if name in NOT_PLANTED else name)
+    fault = FAULTS.get("none" if NOT_PLANTED.get(name) == "use none" else name)
     if fault is None:
         raise InputError(f"Expected --fault to be one of {', '.join(FAULTS)}, got {name!r}; choose one of these.")
     return fault
