@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from itertools import chain, islice
 
 import numpy as np
@@ -14,8 +15,9 @@ from scipy.stats import chisquare
 pytest.importorskip("torch")
 
 from evenhand.training.samplers import ClassPowerSampler, ProgressiveSampler
-from evenhand.training.sampling.drawing import ClassRows, power_rate, quotas
+from evenhand.training.sampling.drawing import ClassRows, power_rate, quotas, quotas_between
 from evenhand.training.sampling.permuting import mixed, permute
+from evenhand.training.schedules import DeferredResampling
 
 LABELS = st.lists(st.integers(0, 9), min_size=2, max_size=120).filter(lambda rows: max(rows) > 0)
 SEEDS = st.integers(0, 2**40)
@@ -71,6 +73,39 @@ def test_quotas_are_the_rates_rounded_up_or_down(rate: list[float], total: int, 
     assert (quota >= 0).all()
     assert (quota[rates == 0] == 0).all()
     assert np.abs(quota - total * rates / rates.sum()).max() < 1 + 1e-5
+
+
+@given(
+    rate=st.lists(st.floats(0, 1e6), min_size=2, max_size=30).filter(lambda r: sum(r) > 0),
+    total=st.integers(1, 2**32 - 1),
+    seed=SEEDS,
+    begin=st.integers(0, 50),
+    epochs=st.integers(0, 60),
+)
+@settings(max_examples=100, deadline=None)
+def test_quotas_of_many_epochs_are_the_sum(rate: list[float], total: int, seed: int, begin: int, epochs: int) -> None:
+    rates = np.array(rate)
+    found = quotas_between(rates, total, seed, begin, begin + epochs)
+    expected = sum((quotas(rates, total, seed, e) for e in range(begin, begin + epochs)), np.zeros(len(rate), int))
+    assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("late", [0, 3])
+def test_a_late_epoch_is_the_same_by_leap_and_step_by_step(late: int) -> None:
+    labels = np.arange(97) % 5 % 3
+    kinds = {
+        "constant": lambda: ClassPowerSampler(labels, 0.3, num_samples=41),
+        "progressive": lambda: ProgressiveSampler(labels, 6, num_samples=41),
+        "deferred": lambda: DeferredResampling(ProgressiveSampler(labels, 6, num_samples=41), late),
+    }
+    for build in kinds.values():
+        stepped = build()
+        for epoch in range(30):
+            stepped.set_epoch(epoch)
+            assert list(stepped) == build().indices(epoch).tolist()
+    begin = time.process_time()
+    kinds["constant"]().indices(10**6)
+    assert time.process_time() - begin < 5
 
 
 def test_over_epochs_and_seeds_the_mean_is_exact() -> None:
@@ -129,6 +164,7 @@ def test_any_rank_from_any_place_draws_its_part_of_the_one_sequence(
         part = ClassPowerSampler(labels, power, num_replicas=ranks, rank=rank, **options)
         part.set_epoch(epoch)
         assert len(part) == len(mine)
+        assert part.indices(epoch).tolist() == mine
         assert list(part) == mine
         at = int(cut * max(len(mine) - 1, 0))
         part.set_epoch(epoch)

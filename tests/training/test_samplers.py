@@ -238,7 +238,7 @@ def test_batches_resume(drop_last: bool) -> None:
 
 BAD: dict[str, tuple[Any, str]] = {
     "empty": (lambda: ClassPowerSampler([]), "at least one row"),
-    "negative": (lambda: ClassPowerSampler([0, 1, -1]), "found -1"),
+    "negative": (lambda: ClassPowerSampler([0, 1, -1]), "row 2 has -1"),
     "NaN label": (lambda: ClassPowerSampler([0.0, float("nan"), 1.0]), "whole numbers"),
     "2-D": (lambda: ClassPowerSampler(np.eye(3)), "1-D"),
     "names": (lambda: ClassPowerSampler(["a", "b"]), "class indices"),
@@ -253,9 +253,10 @@ BAD: dict[str, tuple[Any, str]] = {
     "num_samples": (lambda: ClassPowerSampler([0, 1], num_samples=0), "num_samples"),
     "huge": (lambda: ClassPowerSampler([0, 1], num_samples=2**32), "num_samples"),
     "seed": (lambda: ClassPowerSampler([0, 1], seed=-1), "seed"),
+    "huge seed": (lambda: ClassPowerSampler([0, 1], seed=2**63), "below 2"),
     "seed text": (lambda: ClassPowerSampler([0, 1], seed="a"), "seed"),
     "epoch": (lambda: ClassPowerSampler([0, 1]).set_epoch(-1), "epoch"),
-    "rates": (lambda: ClassRateSampler([0, 1], [1, 2, 3]), "each of the 2 classes"),
+    "rates": (lambda: ClassRateSampler([0, 1], [1, 2, 3]), "2 of them"),
     "rate NaN": (lambda: ClassRateSampler([0, 1], [1, float("nan")]), "class 1 has nan"),
     "no rate": (lambda: ClassRateSampler([0, 1], [0, 0]), "nothing would be drawn"),
     "beta": (lambda: EffectiveNumberSampler([0, 1], 1.0), "beta"),

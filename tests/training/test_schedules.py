@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
+import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -436,6 +438,16 @@ def test_stage_two_does_not_go_back() -> None:
     stage.step(2)
     with pytest.raises(InputError, match="epoch 2 or later"):
         stage.step(1)
+
+
+def test_the_example_finds_more_of_rare_classes_with_every_schedule() -> None:
+    found = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "deferred.py"))["main"]()
+    plain = found.pop("plain")
+    assert len(found) == 3
+    for groups in found.values():
+        assert groups["tail"] > plain["tail"] + 0.1
+        assert groups["all"] > plain["all"]
+        assert groups["head"] < plain["head"]
 
 
 def test_names_are_exported() -> None:

@@ -134,6 +134,11 @@ class ProgressiveSampler(ClassRateSampler):
         """What decides the rates of all epochs."""
         return f"power {float(self.start)} to {float(self.end)} in {self.epochs}"
 
+    @property
+    def settled(self) -> int:
+        """The last of the epochs."""
+        return self.epochs - 1
+
     def rates_to_come(self) -> list[Floats]:
         """The first and the last rates."""
         return [self._rate, self._last]

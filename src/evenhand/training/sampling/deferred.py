@@ -52,6 +52,11 @@ class DeferredResampling(ClassRateSampler):
         """(K,) rates of an epoch, sum 1."""
         return super().rate_at(epoch) if epoch < self.at else self.late.rate_at(epoch)
 
+    @property
+    def settled(self) -> int:
+        """First epoch from which on the rates stay as they are."""
+        return max(self.at, self.late.settled)
+
     def plan_words(self) -> str:
         """What the rates of all epochs depend on."""
         return f"power {float(self.power)} until {self.at}, then {self.late.plan_words()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,11 @@ class ClassRows:
             )
         if not array.size:
             raise InputError("expected labels of at least one row, got none; check what was loaded")
+        if array.min() < 0:
+            raise InputError(
+                f"expected class indices of 0 or more, but row {int(array.argmin())} has {array.min()}; rows without a "
+                "class cannot be drawn: leave them out of the data set"
+            )
         if absent not in ("error", "skip"):
             raise InputError(f"expected absent to be 'error' or 'skip', got {absent!r}; choose one")
         if array.size > MAX_SIZE:
@@ -85,13 +91,16 @@ class Epoch:
     seed: int
     replacement: bool = False
 
-    def __post_init__(self) -> None:
-        ends = np.cumsum(self.quota)
+    @cached_property
+    def begins(self) -> Ints:
+        """(K,) int64, slot of each class's first draw."""
+        return np.asarray(np.cumsum(self.quota) - self.quota)
+
+    @cached_property
+    def class_of(self) -> NDArray[Any]:
+        """(M,) class of each slot: a table is four times faster here than searching the ends for every draw."""
         small = np.uint16 if self.quota.size <= 2**16 else np.uint32
-        # One small number per draw: a table is four times faster here than searching the ends for every draw.
-        table = np.repeat(np.arange(self.quota.size, dtype=small), 0 if self.replacement else self.quota)
-        object.__setattr__(self, "_begins", ends - self.quota)
-        object.__setattr__(self, "_class_of", table)
+        return np.repeat(np.arange(self.quota.size, dtype=small), self.quota)
 
     def rows(self, position: Index) -> Index:
         """The rows drawn at some positions of the epoch.
@@ -109,9 +118,9 @@ class Epoch:
         if self.replacement:
             return self._independent(position)
         slot = permute(position, self.total, mixed(self.seed, _ORDER, self.number))
-        k = self._class_of[slot].astype(np.int64)  # type: ignore[attr-defined]
+        k = self.class_of[slot].astype(np.int64)
         count = self.classes.counts[k]
-        shuffle, card = np.divmod(self.cursor[k] + slot - self._begins[k], count)  # type: ignore[attr-defined]
+        shuffle, card = np.divmod(self.cursor[k] + slot - self.begins[k], count)
         row = permute(card, count, mixed(self.seed, _WITHIN, k, shuffle))
         return np.asarray(self.classes.order[self.classes.first[k] + row], np.int64)
 
@@ -165,12 +174,35 @@ def quotas(rate: Floats, total: int, seed: int, epoch: int) -> Ints:
         >>> [quotas(rate, 7, seed=0, epoch=e).tolist() for e in range(3)], (7 * rate).round(1).tolist()
         ([[4, 2, 1], [3, 3, 1], [3, 2, 2]], [3.5, 2.1, 1.4])
     """
+    whole, needed = _edges(rate, total)
+    return np.diff(whole + (_offsets(seed, np.array([epoch])) >= needed), prepend=0)
+
+
+def quotas_between(rate: Floats, total: int, seed: int, begin: int, end: int) -> Ints:
+    """The sum of :func:`quotas` over epochs begin to end - 1, in O((epochs + K) log epochs).
+
+    Example:
+        >>> rate = np.array([0.5, 0.3, 0.2])
+        >>> quotas_between(rate, 7, 0, 0, 3).tolist()
+        [10, 7, 4]
+    """
+    whole, needed = _edges(rate, total)
+    offsets = np.sort(_offsets(seed, np.arange(begin, end)))
+    above = offsets.size - np.searchsorted(offsets, needed)  # epochs whose offset lifts the edge over a whole number
+    return np.diff(offsets.size * whole + above, prepend=0)
+
+
+def _edges(rate: Floats, total: int) -> tuple[Ints, Floats]:
+    """``C_k`` as its whole part and the offset from which on ``floor(C_k + u)`` is one more."""
     upto = np.cumsum(rate)
-    edges = total * (upto / upto[-1])
-    offset = (float(_uniform(seed, _OFFSET)) + epoch * _GOLDEN) % 1.0
-    # The middle of one of 2^20 cells: far enough from whole numbers that rounding in `edges` cannot move a whole edge.
-    offset = (np.floor(offset * 2**20) + 0.5) / 2**20
-    return np.asarray(np.diff(np.floor(edges + offset), prepend=0.0), np.int64)
+    part, whole = np.modf(total * (upto / upto[-1]))
+    return whole.astype(np.int64), 1.0 - part
+
+
+def _offsets(seed: int, epochs: Ints) -> Floats:
+    """u of each epoch, in the middle of one of 2^20 cells: rounding of ``C_k`` cannot carry a whole edge across."""
+    u = (float(_uniform(seed, _OFFSET)) + epochs * _GOLDEN) % 1.0
+    return np.asarray((np.floor(u * 2**20) + 0.5) / 2**20)
 
 
 def _uniform(*numbers: Any) -> Floats:

@@ -12,10 +12,10 @@ import numpy as np
 import torch.distributed as dist
 from torch.utils.data import Sampler
 
-from evenhand.counts import to_numpy
 from evenhand.declared import Floats, InputError, Ints
 from evenhand.forecasting import forecast
-from evenhand.training.sampling.drawing import ClassRows, Epoch, Index, quotas
+from evenhand.losses.modules.arguments import class_vector
+from evenhand.training.sampling.drawing import ClassRows, Epoch, Index, quotas, quotas_between
 from evenhand.training.sampling.permuting import MAX_SIZE
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ class ClassRateSampler(Sampler[int]):
 
     Args:
         labels: (N,) class indices of the data set's rows, in [0, K): NumPy, torch or a list.
-        rate: (K,) rates of the classes, any positive scale.
+        rate: (K,) rates of the classes, any positive scale, or a function that gives them from the counts.
         num_samples: draws per epoch over all ranks, M; N by default.
-        seed: a whole number of 0 or more. The same on all ranks.
+        seed: a whole number in [0, 2^63). The same on all ranks.
         num_replicas, rank: as in :class:`torch.utils.data.DistributedSampler`: by default those of
             ``torch.distributed`` if it is initialised, else 1 and 0. Rank r draws positions r, r + R, r + 2 R, ... of
             the one sequence. Where a framework shards the loader itself (Accelerate and Hugging Face Trainer do), give
@@ -94,6 +94,8 @@ class ClassRateSampler(Sampler[int]):
         if self.num_samples > MAX_SIZE:
             raise InputError(f"expected num_samples of at most {MAX_SIZE:,}, got {num_samples:,}; draw more epochs")
         self.seed = whole("seed", seed, 0)
+        if self.seed >= 2**63:
+            raise InputError(f"expected seed below 2^63, got {seed}; take a smaller one")
         self.num_replicas, self.rank = _place(num_replicas, rank)
         self.replacement = bool(replacement)
         self.epoch = 0
@@ -128,7 +130,7 @@ class ClassRateSampler(Sampler[int]):
     def indices(self, epoch: int | None = None) -> Index:
         """All rows that this rank draws in an epoch, (len(self),) int64, in order; changes nothing."""
         drawn = self._epoch(self.epoch if epoch is None else whole("epoch", epoch, 0))
-        return np.concatenate([chunk for _, chunk in self._chunks(drawn, 0)])
+        return np.concatenate([np.empty(0, np.int64), *(chunk for _, chunk in self._chunks(drawn, 0))])
 
     def batches(self, batch_size: int, *, drop_last: bool = False) -> ClassBatches:
         """Batches for ``DataLoader(batch_sampler=...)``, as many on every rank; see :class:`ClassBatches`."""
@@ -211,6 +213,11 @@ class ClassRateSampler(Sampler[int]):
         """What decides the rates of all epochs; subclasses name their arguments."""
         return f"rates {self._rate.tolist()}"
 
+    @property
+    def settled(self) -> int:
+        """First epoch from which on the rates stay as they are."""
+        return 0
+
     def rates_to_come(self) -> list[Floats]:
         """The rates between which those of all epochs lie."""
         return [self._rate]
@@ -229,8 +236,10 @@ class ClassRateSampler(Sampler[int]):
     def _drawn_before(self, epoch: int) -> Ints:
         """(K,) draws of each class in epochs 0 to `epoch` - 1; from the last answer on, where that helps."""
         known, cursor = self._cursor if self._cursor[0] <= epoch else (0, np.zeros_like(self.counts))
-        for number in range(known, epoch):
+        settled = max(known, min(self.settled, epoch))
+        for number in range(known, settled):
             cursor = cursor + self.quotas(number)
+        cursor = cursor + quotas_between(self.rate_at(settled), self.num_samples, self.seed, settled, epoch)
         self._cursor = (epoch, cursor)
         return cursor
 
@@ -260,22 +269,11 @@ def whole(name: str, value: Any, low: int) -> int:
 
 def _checked_rate(rate: Any, counts: Ints) -> Floats:
     """(K,) float64, sum 1, 0 where a class has no rows."""
-    array = to_numpy(rate)
-    if array.shape != counts.shape or array.dtype.kind not in "iufb":
-        raise InputError(
-            f"expected a rate for each of the {counts.size} classes, got {array.dtype} of shape {array.shape}; "
-            "give them in class order"
-        )
-    values = array.astype(np.float64)
-    wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
-    if wrong.size:
-        raise InputError(
-            f"expected finite rates of 0 or more, but class {wrong[0]} has {values[wrong[0]]}; correct that rate"
-        )
-    values[counts == 0] = 0.0
+    values = np.where(counts > 0, class_vector("rate", rate, counts.size), 0.0)
     if not values.any():
         raise InputError("expected a positive rate for a class that has rows, got none; nothing would be drawn")
-    return np.asarray(values / values.max() / (values / values.max()).sum())
+    values = values / values.max()  # first, so that the sum stays finite
+    return np.asarray(values / values.sum())
 
 
 def _place(num_replicas: int | None, rank: int | None) -> tuple[int, int]:

@@ -258,12 +258,12 @@ class LabelAwareStageTwo(LearnableScaling):
                 "one count per output"
             )
         self.first = nn.CrossEntropyLoss() if first is None else first
-        self.smoothed = smoothed.to(self.head.weight.device)
+        self.smoothed = smoothed
 
     @property
     def criterion(self) -> nn.Module:
         """The loss in force."""
-        return self.smoothed if self.begun else self.first
+        return self.smoothed.to(self.head.weight.device) if self.begun else self.first
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Head and factors."""
