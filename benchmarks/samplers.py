@@ -161,15 +161,16 @@ def line(row: Row) -> str:
 @click.command()
 @click.option("--rows", default=Size.rows, show_default=True, help="Rows of the data, and draws per epoch.")
 @click.option("--classes", default=Size.classes, show_default=True, help="Classes, with Zipf counts.")
+@click.option("--sampler", "names", multiple=True, type=click.Choice(list(SAMPLERS)), help="Only this; repeatable.")
 @click.option("--runs", default=3, show_default=True, help="Runs per case, each in its own process; the median counts.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
-def command(rows: int, classes: int, runs: int, as_json: bool) -> None:
+def command(rows: int, classes: int, names: tuple[str, ...], runs: int, as_json: bool) -> None:
     """Time of an epoch of a class sampler; goal: below 3 s for 10,000,000 rows and 10,000 classes."""
     about, size = machine(), Size(rows, classes)
     click.echo(json.dumps(about) if as_json else "\n".join(f"{key}: {value}" for key, value in about.items()) + "\n")
     if not as_json:
         click.echo(f"{rows:,} rows, {classes:,} classes; seconds: build, first index, epoch, its processor time")
-    for sampler in SAMPLERS:
+    for sampler in names or SAMPLERS:
         for epoch in EPOCHS:
             if epoch == "as arrays" and sampler.startswith("torch"):
                 continue

@@ -31,6 +31,8 @@ def long_tailed(rows: int = 1000, classes: int = 20, seed: int = 0) -> np.ndarra
 
 
 LABELS = long_tailed()
+GOLDEN_BALANCED = [9, 1, 9, 6, 0, 8, 9, 7, 2, 9]
+GOLDEN_INDEPENDENT = [9, 9, 1, 0, 8, 3, 9, 6, 9, 7]
 KINDS = {
     "balanced": lambda **o: ClassPowerSampler(LABELS, 0.0, **o),
     "sqrt": lambda **o: ClassPowerSampler(LABELS, 0.5, **o),
@@ -120,6 +122,13 @@ def test_seed_and_epoch_decide(kind: str) -> None:
     two.set_epoch(7)
     assert list(two) == one.indices(7).tolist()
     assert one.indices(8).tolist() != one.indices(7).tolist() != KINDS[kind](seed=6).indices(7).tolist()
+
+
+def test_the_order_is_the_same_on_every_machine_and_in_every_version() -> None:
+    """A change here breaks the resuming of everybody's runs, so it must be meant and told in the changelog."""
+    labels = np.repeat([0, 1, 2], [6, 3, 1])
+    assert ClassPowerSampler(labels, 0, seed=7).indices(5).tolist() == GOLDEN_BALANCED
+    assert ClassPowerSampler(labels, 0, seed=7, replacement=True).indices(5).tolist() == GOLDEN_INDEPENDENT
 
 
 @pytest.mark.parametrize("kind", KINDS)

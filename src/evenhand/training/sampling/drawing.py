@@ -172,7 +172,7 @@ def quotas(rate: Floats, total: int, seed: int, epoch: int) -> Ints:
     Example:
         >>> rate = np.array([0.5, 0.3, 0.2])
         >>> [quotas(rate, 7, seed=0, epoch=e).tolist() for e in range(3)], (7 * rate).round(1).tolist()
-        ([[4, 2, 1], [3, 3, 1], [3, 2, 2]], [3.5, 2.1, 1.4])
+        ([[4, 2, 1], [4, 2, 1], [3, 2, 2]], [3.5, 2.1, 1.4])
     """
     whole, needed = _edges(rate, total)
     return np.diff(whole + (_offsets(seed, np.array([epoch])) >= needed), prepend=0)
@@ -184,7 +184,7 @@ def quotas_between(rate: Floats, total: int, seed: int, begin: int, end: int) ->
     Example:
         >>> rate = np.array([0.5, 0.3, 0.2])
         >>> quotas_between(rate, 7, 0, 0, 3).tolist()
-        [10, 7, 4]
+        [11, 6, 4]
     """
     whole, needed = _edges(rate, total)
     offsets = np.sort(_offsets(seed, np.arange(begin, end)))

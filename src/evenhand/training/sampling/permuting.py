@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Words = NDArray[np.uint32]
 MAX_SIZE = 2**32 - 1
-ROUNDS = 8  # with 4 some of the 120 orders of five rows are 27 % off uniform; with 8, 200,000 keys show no difference
+ROUNDS = 8  # some of the 120 orders of five rows are 27 % off uniform with 4 rounds, and about 1 % with 8
 _GOLDEN = 0x9E3779B9  # 2^32 over the golden ratio: multiples of it are spread evenly
 
 
@@ -31,7 +31,7 @@ def permute(position: Any, size: Any, key: Any) -> NDArray[np.int64]:
         (n,) int64.
 
     Limits:
-        Orders for sampling, not for secrets.
+        Orders for sampling, not for secrets; those of a handful of rows are uniform within about 1 %.
 
     Source: Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002, https://eprint.iacr.org/2001/012.
 
@@ -53,17 +53,20 @@ def permute(position: Any, size: Any, key: Any) -> NDArray[np.int64]:
 
 
 def mixed(*numbers: Any) -> Words:
-    """A uint32 hash of whole numbers, arrays broadcast: the key for (seed, class, cycle), say.
+    """A uint32 hash of whole numbers below 2^64, arrays broadcast: the key for (seed, class, cycle), say.
 
     Example:
         >>> int(mixed(0, 1)) != int(mixed(1, 0)), mixed(3, np.arange(4)).shape
         (True, (4,))
     """
     key: Words = np.asarray(_GOLDEN, np.uint32)
-    for number in numbers:
-        words = np.asarray(number).astype(np.uint64)
-        low, high = words & np.uint64(0xFFFFFFFF), words >> np.uint64(32)
-        key = _hash(_hash(low.astype(np.uint32), key), high.astype(np.uint32))
+    with np.errstate(over="ignore"):
+        for number in numbers:
+            word = np.asarray(number).astype(np.uint64)
+            folded = (word ^ ((word >> np.uint64(32)) * np.uint64(_GOLDEN))).astype(np.uint32)
+            h = _hash(folded, key)
+            h = (h ^ (h >> np.uint32(15))) * np.uint32(0x27D4EB2F)
+            key = np.asarray(h ^ (h >> np.uint32(16)))
     return key
 
 
@@ -84,12 +87,9 @@ def _shifted(x: Words, hashed: Words, modulus: Words) -> Words:
 
 
 def _hash(x: Words, key: Words) -> Words:
-    """Three rounds of multiplying and folding: every bit of both reaches every bit of the result."""
-    with np.errstate(over="ignore"):
-        h = (x + key) * np.uint32(0x85EBCA6B)
-        h = ((h ^ (h >> np.uint32(16))) + key) * np.uint32(0xC2B2AE35)
-        h = (h ^ (h >> np.uint32(15))) * np.uint32(0x27D4EB2F)
-        return np.asarray(h ^ (h >> np.uint32(16)))
+    """Multiply, fold, multiply: every bit of both reaches the upper bits of the result, which are the ones used."""
+    h = (x + key) * np.uint32(0x85EBCA6B)
+    return np.asarray(((h ^ (h >> np.uint32(16))) + key) * np.uint32(0xC2B2AE35))
 
 
 def _at(values: Words, where: NDArray[np.intp]) -> Words:

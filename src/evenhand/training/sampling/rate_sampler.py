@@ -69,7 +69,7 @@ class ClassRateSampler(Sampler[int]):
     Example:
         >>> sampler = ClassRateSampler([0, 0, 0, 0, 1, 1], rate=[1, 1])
         >>> sorted(sampler)  # 3 of the 4 rows of class 0; both rows of class 1, one of them twice
-        [0, 1, 2, 4, 5, 5]
+        [1, 2, 3, 4, 4, 5]
     """
 
     def __init__(
