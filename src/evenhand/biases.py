@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from evenhand.declared import Floats, Ints
-from evenhand.tilt import BLOCK_CELLS, Part, Singles, map_blocks
+from evenhand.tilt import BLOCK_CELLS, Part, Singles, exponentials, map_blocks
 
 PRIOR_SD = 1.0
 GROUPS = 32  # partial sums of K numbers held at once: one per block would fill gigabytes at 100,000 classes
@@ -45,6 +45,7 @@ def fit_biases(
     prior_sd: float = PRIOR_SD,
     threads: int = 1,
     iterations: int = 12,
+    start: Floats | None = None,
 ) -> BiasFit:
     """Maximise ``sum_i log softmax(beta z_i + c + b)[y_i] - |b|^2 / (2 prior_sd^2)`` over b.
 
@@ -54,22 +55,23 @@ def fit_biases(
     Args:
         z: (n, K) centred logits, see `evenhand.tilt.centred_rows`. y: (n,) labels. beta: inverse temperature.
         parts: row slices with their constants c, held in ``offset`` (directions are not used).
+        start: (K,) first guess of b; zeros if None.
     """
     k = z.shape[1]
     precision = 1.0 / prior_sd**2
     true = np.bincount(y, minlength=k).astype(np.float64)
-    _, soft, variance = soft_counts(z, y, beta, parts, np.zeros(k), threads=threads)
+    begin = np.zeros(k) if start is None else start
+    _, soft, variance = soft_counts(z, y, beta, parts, begin, threads=threads)
     scale = 1.0 / np.sqrt(np.maximum(variance, soft * 0.25) + precision)
 
     def objective(u: Floats) -> tuple[float, Floats]:
         b = u * scale
-        value, s, _ = soft_counts(z, y, beta, parts, b, threads=threads)
+        value, s, _ = soft_counts(z, y, beta, parts, b, threads=threads, squares=False)
         gradient = (true - s - precision * b) * scale
         return -(value - 0.5 * precision * float(b @ b)), -gradient
 
-    result = minimize(
-        objective, np.zeros(k), jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 8, "gtol": 1e-3}
-    )
+    options = {"maxiter": iterations, "maxcor": 8, "gtol": 1e-2}  # standard errors
+    result = minimize(objective, begin / scale, jac=True, method="L-BFGS-B", options=options)
     bias = result.x * scale
     value, _, variance = soft_counts(z, y, beta, parts, bias, threads=threads)
     freedom = float((variance / (variance + precision)).sum())
@@ -90,9 +92,19 @@ def one_step_biases(log_likelihood: float, gap: Floats, information: Floats, *, 
 
 
 def soft_counts(
-    z: Singles, y: Ints, beta: float, parts: tuple[Part, ...], bias: Floats, *, threads: int = 1
+    z: Singles,
+    y: Ints,
+    beta: float,
+    parts: tuple[Part, ...],
+    bias: Floats,
+    *,
+    threads: int = 1,
+    squares: bool = True,
 ) -> tuple[float, Floats, Floats]:
-    """Log-likelihood, ``s_c = sum_i p_i(c)`` and ``sum_i p_i(c)(1 - p_i(c))`` of ``p = softmax(beta z + c + b)``."""
+    """Log-likelihood, ``s_c = sum_i p_i(c)`` and ``sum_i p_i(c)(1 - p_i(c))`` of ``p = softmax(beta z + c + b)``.
+
+    Without `squares` the third is ``s`` as well, an upper bound that costs nothing.
+    """
     blocks = []
     rows = max(4, BLOCK_CELLS // z.shape[1])
     for part in parts:
@@ -103,31 +115,21 @@ def soft_counts(
     groups = [blocks[at : at + step] for at in range(0, len(blocks), step)]
 
     def group(tasks: list[tuple[slice, Singles]]) -> tuple[float, Floats, Floats]:
-        value, soft, squares = 0.0, np.zeros(z.shape[1]), np.zeros(z.shape[1])
+        value, soft, square = 0.0, np.zeros(z.shape[1]), np.zeros(z.shape[1])
         for at, constant in tasks:
-            one, s, q = _soft_block(z[at], y[at], beta, constant)
-            value += one
-            soft += s
-            squares += q
-        return value, soft, squares
+            e, u_true = exponentials(z[at], y[at], beta, constant)
+            total = e @ np.ones(e.shape[1], np.float32)
+            share = 1.0 / total
+            value += float((u_true - np.log(total.astype(np.float64))).sum())
+            soft += share @ e
+            if squares:
+                np.multiply(e, e, out=e)
+                square += (share * share) @ e
+        return value, soft, square
 
-    values, soft, squares = zip(*map_blocks(group, groups, threads), strict=True)
+    values, soft, square = zip(*map_blocks(group, groups, threads), strict=True)
     s = np.sum(soft, axis=0)
-    return float(sum(values)), s, np.maximum(s - np.sum(squares, axis=0), 0)
-
-
-def _soft_block(z: Singles, y: Ints, beta: float, constant: Singles) -> tuple[float, Singles, Singles]:
-    e = z * np.float32(beta)
-    e += constant
-    e -= e.max(axis=1, keepdims=True)
-    u_true = e[np.arange(len(z)), y].astype(np.float64)
-    np.exp(e, out=e)
-    total = e @ np.ones(e.shape[1], np.float32)
-    share = 1.0 / total
-    soft = share @ e
-    np.multiply(e, e, out=e)
-    squares = (share * share) @ e
-    return float((u_true - np.log(total.astype(np.float64))).sum()), soft, squares
+    return float(sum(values)), s, np.maximum(s - np.sum(square, axis=0), 0)
 
 
 def explained_share(tilt_gain: float, free_gain: float, freedom: float) -> float | None:

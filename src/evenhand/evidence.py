@@ -158,12 +158,17 @@ class Evidence:
         return self.shift.offset if self.shift is not None and self.shift.present else np.zeros(self.classes)
 
     @cached_property
+    def sample_top(self) -> Singles:
+        """(rows of the sample,) largest score of each row."""
+        return np.asarray(self.tally.sample.scores.max(axis=1, initial=-np.inf))
+
+    @cached_property
     def usable_rows(self) -> Ints:
         """Sample rows whose true class is not masked (-inf, -1e9): one such row would drown all others."""
         sample = self.tally.sample
         if not len(sample.target):
             return np.empty(0, np.int64)
-        gap = sample.scores[np.arange(len(sample.target)), sample.target] - sample.scores.max(axis=1)
+        gap = sample.scores[np.arange(len(sample.target)), sample.target] - self.sample_top
         return np.flatnonzero(gap > HOPELESS)
 
     @cached_property
@@ -196,7 +201,8 @@ class Evidence:
         """(beta, tau) along the log prior; None for labels only, too few rows or equally frequent classes."""
         if not self.fitted or not self.imbalanced:
             return None
-        fit = maximise(Likelihood(self.z, self.y, self.parts(), self.threads))
+        start = np.array([self.beta_only[0], 0.0])
+        fit = maximise(Likelihood(self.z, self.y, self.parts(), self.threads), start=start)
         # Rows of one class, or answers that are all right, say nothing about the tilt: no number is better than any.
         return fit if np.ptp(fit.tau_interval[0]) < MEASURABLE else None
 
@@ -299,10 +305,10 @@ class Evidence:
         """Free class biases by a full fit: those of rare classes may be large where most are small."""
         first = fit_biases(self.z, self.y, self.beta, self.around_fit, threads=self.threads)
         parts = tuple(Part(p.rows, p.offset + first.bias, np.zeros((self.classes, 0))) for p in self.around_fit)
-        beta, _ = fit_beta(Likelihood(self.z, self.y, parts, self.threads))
+        beta, _ = fit_beta(Likelihood(self.z, self.y, parts, self.threads), self.beta)
         if abs(beta - self.beta) < 0.1 * abs(self.beta):
             return first  # else a wrong tilt had bent the temperature, and that the biases
-        return fit_biases(self.z, self.y, beta, self.around_fit, threads=self.threads)
+        return fit_biases(self.z, self.y, beta, self.around_fit, threads=self.threads, start=first.bias)
 
     @cached_property
     def free_bias(self) -> Floats | None:
@@ -358,7 +364,12 @@ class Evidence:
         """(beta, f) along the declared direction: f = 1 means that the plan is expressed in full."""
         if self.plan is None or not self.fitted or self.plan.spread < 0.02:
             return None
-        return maximise(Likelihood(self.z, self.y, self.parts(self.plan.direction, prior_first=False), self.threads))
+        return self.fit_along(self.plan.direction)
+
+    def fit_along(self, direction: Floats) -> TiltFit:
+        """(beta, f) along one direction (without the log prior)."""
+        likelihood = Likelihood(self.z, self.y, self.parts(direction, prior_first=False), self.threads)
+        return maximise(likelihood, start=np.array([self.beta, 0.0]))
 
     @cached_property
     def pattern(self) -> CountSlope | None:

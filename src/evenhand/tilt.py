@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -34,6 +34,10 @@ R = TypeVar("R")
 Value = tuple[float, Floats, Floats]  # log-likelihood, gradient, observed information
 FLOOR = np.float32(-1e4)  # stands for -inf below the row's maximum: exp() of it is zero, products with it are not NaN
 BLOCK_CELLS = 262_144
+SAFE_RANGE = np.float32(40)  # exp(-40) squared, and one over it, are far inside single precision
+START_ROWS = 2_000  # rows on which a fit of more than twice as many begins
+MANY_ROWS = 2_000  # from here on the likelihood is quadratic within a standard error of its maximum
+LAST_STEP = 1e-2  # nats: a tenth of a standard error from the maximum of a quadratic, one more step leads onto it
 CHI2_95 = float(chdtri(1, 0.05))
 
 
@@ -61,6 +65,22 @@ class Likelihood:
     y: Ints
     parts: tuple[Part, ...]
     threads: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of all parts together."""
+        return sum(len(range(*part.rows.indices(len(self.z)))) for part in self.parts)
+
+    def beginning(self, rows: int) -> Likelihood | None:
+        """The same of about `rows` rows, the first ones of every part; None if there are not twice as many."""
+        if self.rows < 2 * rows:
+            return None
+        parts = []
+        for part in self.parts:
+            start, stop, _ = part.rows.indices(len(self.z))
+            length = -(-(stop - start) * rows // self.rows)
+            parts.append(replace(part, rows=slice(start, min(stop, start + length))))
+        return replace(self, parts=tuple(parts))
 
     def __call__(self, theta: Floats) -> tuple[float, Floats, Floats]:
         """Value, gradient (1 + D,) and observed information (1 + D, 1 + D) at ``theta = (beta, tau_1, ...)``."""
@@ -92,16 +112,30 @@ def _design(directions: Floats) -> Singles:
     return np.concatenate([np.ones((k, 1)), directions, products], axis=1).astype(np.float32)
 
 
+def exponentials(z: Singles, y: Ints, beta: float, constant: Singles) -> tuple[Singles, Floats]:
+    """``exp(beta z + constant - m)`` (rows, K) with a constant m per row, and its exponent at the true class (rows,).
+
+    The rows have their maximum at zero (`centred_rows`), so unless the constant has a wide range, one m for all rows
+    keeps the largest term of every row, and its square, far from underflow: no pass to look for the maximum.
+    """
+    e = z * np.float32(beta)
+    top = constant.max()
+    if beta >= 0 and top - constant.min() <= SAFE_RANGE:
+        e += constant - top
+    else:
+        e += constant
+        e -= e.max(axis=1, keepdims=True)
+    u_true = e[np.arange(len(z)), y].astype(np.float64)
+    np.exp(e, out=e)
+    return e, u_true
+
+
 def _block(
     z: Singles, y: Ints, beta: float, constant: Singles, design: Singles, part: Part
 ) -> tuple[float, Floats, Floats]:
     """One block: p = softmax(beta z + constant); E and Cov of (z, A) under p; their gap to the true class."""
     rows, d = np.arange(len(z)), part.directions.shape[1]
-    e = z * np.float32(beta)
-    e += constant
-    e -= e.max(axis=1, keepdims=True)
-    u_true = e[rows, y].astype(np.float64)
-    np.exp(e, out=e)
+    e, u_true = exponentials(z, y, beta, constant)
     moments = (e @ design).astype(np.float64)
     total = moments[:, :1]
     mean_a = moments[:, 1 : 1 + d] / total
@@ -241,22 +275,38 @@ def _checked(z: NDArray[np.floating], y: Ints, directions: Floats, offset: Float
 
 
 def maximise(likelihood: Likelihood, *, start: Floats | None = None, tolerance: float = 1e-6) -> TiltFit:
-    """Newton's method with step halving from (1, 0, ...) or `start`, then the profile intervals."""
+    """Newton's method with step halving from (1, 0, ...) or `start`, then the profile intervals.
+
+    Many rows are started from the optimum of a few: most steps then cost little.
+    """
     d = likelihood.parts[0].directions.shape[1]
     origin = np.concatenate([[1.0], np.zeros(d)])
     at_origin = likelihood(origin)
     theta, value = origin, at_origin
+    few = likelihood.beginning(START_ROWS)
+    if few is not None:
+        start = optimum(few, origin if start is None else start, tolerance=tolerance)[0]
     if start is not None:
         begin = likelihood(start)
         theta, value = (start, begin) if begin[0] > at_origin[0] else (origin, at_origin)
-    converged = False
-    for _ in range(30):
-        step = _newton_step(value[1], value[2])
-        if float(step @ value[1]) < tolerance * 2:
-            converged = True
-            break
-        theta, value = climb(likelihood, theta, value, step)
+    theta, value, converged = optimum(likelihood, theta, value, tolerance=tolerance)
     return _describe(likelihood, theta, value, at_origin, converged)
+
+
+def optimum(
+    likelihood: Likelihood, theta: Floats, value: Value | None = None, *, tolerance: float = 1e-6
+) -> tuple[Floats, Value, bool]:
+    """Where Newton's method leads from theta, the value there, and whether it met its tolerance; no intervals."""
+    value = likelihood(theta) if value is None else value
+    for _ in range(30):
+        step = _newton_step(value[1], value[2], reach=np.maximum(1.0, np.abs(theta) * (np.arange(len(theta)) == 0)))
+        drop = float(step @ value[1])
+        if drop < tolerance * 2:
+            return theta, value, True
+        if drop < LAST_STEP and likelihood.rows >= MANY_ROWS:
+            return theta + step, (value[0] + drop / 2, value[1] * 0, value[2]), True
+        theta, value = climb(likelihood, theta, value, step)
+    return theta, value, False
 
 
 def climb(likelihood: Likelihood, theta: Floats, value: Value, step: Floats) -> tuple[Floats, Value]:
@@ -278,12 +328,12 @@ def _covariance(information: Floats) -> Floats:
     return np.asarray((vectors / np.maximum(values, floor)) @ vectors.T)
 
 
-def _newton_step(gradient: Floats, information: Floats) -> Floats:
+def _newton_step(gradient: Floats, information: Floats, reach: float | Floats = 1.0) -> Floats:
     ridge = 1e-9 * np.trace(information) * np.eye(len(gradient)) + 1e-12 * np.eye(len(gradient))
     step = np.linalg.solve(information + ridge, gradient)
-    # Beyond one unit the quadratic model says nothing: a long step lands where every posterior is 0 or 1, the
-    # information vanishes, and no further step leads back.
-    return step * min(1.0, 1.0 / max(float(np.abs(step).max()), 1e-300))
+    # Beyond one unit (beta: beyond doubling) the quadratic model says nothing: a long step lands where every posterior
+    # is 0 or 1, the information vanishes, and no further step leads back.
+    return step * min(1.0, float((reach / np.maximum(np.abs(step), 1e-300)).min()))
 
 
 def _describe(
@@ -319,7 +369,7 @@ def profile_interval(
     """
     covariance = _covariance(value[2])
     error = float(np.sqrt(max(covariance[index, index], 0.0)))
-    if len(likelihood.y) >= 2_000:  # Wald and profile agree to a hundredth of the error: measured in the tests
+    if likelihood.rows >= MANY_ROWS:  # Wald and profile agree to a hundredth of the error: measured in the tests
         half = error * CHI2_95**0.5
         return float(theta[index] - half), float(theta[index] + half)
     ends = []
@@ -377,13 +427,18 @@ def score_test(z: NDArray[np.floating], y: Ints, direction: Floats, *, offset: F
     return ScoreTest(z=u / i**0.5, tau=u / i, standard_error=i**-0.5)
 
 
-def fit_beta(likelihood: Likelihood) -> tuple[float, float]:
-    """One-dimensional Newton for the inverse temperature alone."""
-    beta = np.ones(1)
+def fit_beta(likelihood: Likelihood, start: float = 1.0) -> tuple[float, float]:
+    """One-dimensional Newton for the inverse temperature alone: (beta, log-likelihood)."""
+    few = likelihood.beginning(START_ROWS)
+    beta = np.array([start if few is None else fit_beta(few, start)[0]])
     value = likelihood(beta)
     for _ in range(30):
-        step = float(np.clip(value[1][0] / max(value[2][0, 0], 1e-12), -1.0 - beta[0], 5.0))
-        if abs(step) * abs(value[1][0]) < 2e-4:
+        step = float(value[1][0]) / max(float(value[2][0, 0]), 1e-12)
+        step = float(np.clip(step, -1.0 - beta[0], max(5.0, beta[0])))
+        drop = abs(step * float(value[1][0]))
+        if drop < 2e-4:
             break
+        if drop < LAST_STEP and likelihood.rows >= MANY_ROWS:
+            return float(beta[0]) + step, value[0] + drop / 2
         beta, value = climb(likelihood, beta, value, np.array([step]))
     return float(beta[0]), value[0]

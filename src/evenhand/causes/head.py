@@ -135,13 +135,16 @@ def batch_softmax(e: Evidence) -> Verdict | None:
     """Columns of each batch sum to one instead of rows."""
     if e.tally.kind == "predicted":
         return None
+    low, high = (float(end(e.tally.lead.scores, initial=0.0)) for end in (np.min, np.max))
+    as_given = e.tally.kind == "probs" or (low >= 0 and high <= 1.001)
+    if not as_given and high > 1e-3:
+        return None  # neither probabilities nor their logarithms
     lead = e.tally.lead.scores.astype(np.float64)
-    as_given = e.tally.kind == "probs" or bool(lead.size and lead.min() >= 0 and lead.max() <= 1.001)
     p = lead if as_given else np.exp(np.minimum(lead, 50))
     rows_off = float(np.abs(p.sum(axis=1) - 1).max()) if len(p) else 0.0
     if e.tally.kind == "probs":
         rows_off = e.tally.row_sum_error
-    if rows_off < 0.02 or (not as_given and lead.size and lead.max() > 1e-3):
+    if rows_off < 0.02:
         return None
     size = batch_of_unit_columns(p)
     columns = e.tally.column_sum
@@ -226,7 +229,7 @@ def information_gain(e: Evidence) -> float | None:
 def tied_logits(e: Evidence) -> Verdict | None:
     """Low precision: several classes share the maximum, and argmax takes the lowest index."""
     z = e.tally.sample.scores
-    ties = (z == z.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    ties = (z == e.sample_top[:, None]).sum(axis=1) > 1
     share = float(ties.mean())
     error = float(np.sqrt(max(share * (1 - share), 1e-9) / len(z)))
     if share - 2 * error < 0.015 or share < 0.02:
@@ -280,15 +283,18 @@ def masked_classes(e: Evidence) -> Verdict | None:
 
 def masked_by_score(e: Evidence) -> Ints:
     """Classes with rows whose scores are -inf or a constant far below the maximum in every row."""
-    hopeless = e.tally.minus_infinite == e.rows
-    scores = e.tally.sample.scores
+    never = np.flatnonzero((e.tally.true > 0) & (e.tally.predicted == 0))
+    if not len(never):
+        return never
+    scores = e.tally.sample.scores if len(never) == e.classes else e.tally.sample.scores[:, never]
+    high, low = scores.max(axis=0, initial=-np.inf), scores.min(axis=0, initial=np.inf)
     with np.errstate(invalid="ignore"):
-        gap = (scores - scores.max(axis=1, keepdims=True)).max(axis=0)
-        width = scores.max(axis=0) - scores.min(axis=0)
-    sentinel = (gap < -20) & ((scores.max(axis=0) < -500) | (width < 1e-3))
+        sentinel = (high < -500) | (high - low < 1e-3)
+        far = (scores - e.sample_top[:, None]).max(axis=0, initial=-np.inf) < -20 if sentinel.any() else sentinel
+    masked = (e.tally.minus_infinite == e.rows)[never] | (sentinel & far)
     if e.tally.soft is not None and e.tally.kind == "probs":
-        sentinel |= e.tally.soft <= 0
-    return np.flatnonzero((hopeless | sentinel) & (e.tally.true > 0) & (e.tally.predicted == 0))
+        masked |= e.tally.soft[never] <= 0
+    return never[masked]
 
 
 def never_decoded(e: Evidence) -> Ints:

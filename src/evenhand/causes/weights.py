@@ -12,10 +12,11 @@ from evenhand.declared import Floats
 from evenhand.evidence import SMALL_BIAS, Evidence
 from evenhand.orders import Order, known_orders, weighted_correlation
 from evenhand.scatter import evidence_for
-from evenhand.tilt import Likelihood, Part, TiltFit, maximise
+from evenhand.tilt import Likelihood, Part, optimum
 from evenhand.weight_vector import WeightVector
 
 BENT = 0.6  # a beta below this is not that of a sound network: the tilt that was fitted does not belong to the model
+SIFTED_CELLS = 500_000  # scores on which every order is tried
 CLEARLY = 12.0  # nats of evidence by which a wrong order must beat the right one
 
 
@@ -170,20 +171,27 @@ def _order_by_likelihood(e: Evidence, direction: Floats) -> Order | None:
     Weights in a wrong order can make a model look as if it knew nothing, and then its biases cannot be seen around the
     true order. They can around the wrong one.
     """
-    rows = slice(0, max(500, 2_000_000 // e.classes))
-    best: tuple[float, Floats, TiltFit] | None = None
-    for order in known_orders(e.prior_counts, e.declared.class_names):
-        wrong = order.apply(direction) - order.apply(direction).mean()
-        part = Part(slice(None), e.offset, wrong[:, None])
-        fit = maximise(Likelihood(e.z[rows], e.y[rows], (part,), e.threads))
-        if 0.4 < fit.tau[0] < 2.5 and fit.beta > BENT and (best is None or fit.log_likelihood > best[0]):
-            best = (fit.log_likelihood, wrong * float(fit.tau[0]), fit)
-    if best is None:
-        return None
-    _, tilt, fit = best
-    around = (Part(slice(None), e.offset + tilt, np.zeros((e.classes, 0))),)
-    biases = fit_biases(e.z, e.y, fit.beta, around, threads=e.threads)
-    return _leading_order(e, direction, biases, tilt, CLEARLY)
+    orders = list(known_orders(e.prior_counts, e.declared.class_names))
+    found = _sifted(e, direction, orders, SIFTED_CELLS // e.classes)  # all on some rows, the first three on more
+    found = _sifted(e, direction, [order for order, _, _ in found[:3]], 4 * SIFTED_CELLS // e.classes)
+    for order, beta, tau in found:
+        if 0.4 < tau < 2.5 and beta > BENT:
+            tilt = tau * (order.apply(direction) - order.apply(direction).mean())
+            around = (Part(slice(None), e.offset + tilt, np.zeros((e.classes, 0))),)
+            return _leading_order(e, direction, fit_biases(e.z, e.y, beta, around, threads=e.threads), tilt, CLEARLY)
+    return None
+
+
+def _sifted(e: Evidence, direction: Floats, orders: list[Order], rows: int) -> list[tuple[Order, float, float]]:
+    """(order, beta, tau) of the direction in each order on the first rows, most likely first."""
+    some, found = slice(0, max(500, rows)), []
+    for order in orders:
+        wrong = order.apply(direction)[:, None]
+        likelihood = Likelihood(e.z[some], e.y[some], (Part(slice(None), e.offset, wrong - wrong.mean()),), e.threads)
+        theta, value, _ = optimum(likelihood, np.array([max(e.beta, BENT), 1.0]))
+        found.append((-value[0], order, float(theta[0]), float(theta[1])))
+    found.sort(key=lambda entry: entry[0])
+    return [(order, beta, tau) for _, order, beta, tau in found]
 
 
 def _turned(e: Evidence, direction: Floats, order: Order) -> bool:
@@ -201,7 +209,8 @@ def _turned(e: Evidence, direction: Floats, order: Order) -> bool:
 
 def _gain_along(e: Evidence, direction: Floats) -> tuple[float, float]:
     """(log-likelihood gained over beta alone, fitted coefficient) along one direction."""
-    fit = maximise(Likelihood(e.z, e.y, e.parts(direction, prior_first=False), e.threads))
+    planned = e.plan is not None and direction is e.plan.direction
+    fit = e.plan_fit if planned and e.plan_fit is not None else e.fit_along(direction)
     return fit.log_likelihood - e.beta_only[1], float(fit.tau[0])
 
 
