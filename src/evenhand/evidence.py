@@ -143,8 +143,9 @@ class Evidence:
         if self.train_given or self.counts_by_weight is not None:
             return bool(spread > 0.05)
         # Counts of equally frequent classes scatter too: the spread must exceed that of a multinomial sample.
-        occupied = int(np.count_nonzero(self.tally.true))
-        return bool(spread > max(0.05, 1.5 * np.sqrt(occupied / self.rows)))
+        n = self.tally.true
+        even = Scatter(n - n.mean(), np.full(len(n), n.mean()))
+        return bool(spread > max(0.05, 1.5 * np.sqrt(np.count_nonzero(n) / self.rows)) or (even.z > 8 and spread > 0.3))
 
     @cached_property
     def shift(self) -> Shift | None:

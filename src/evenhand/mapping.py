@@ -104,12 +104,17 @@ class Table:
         named = true_of >= 0
         return np.where(named, self.cells(np.where(named, true_of, 0), np.arange(self.classes)), 0.0)
 
-    def rates(self, true_of: Ints) -> tuple[float, float, float]:
-        """(accuracy, chance accuracy, macro precision) when predicted class c means `true_of[c]`."""
-        hits, true, predicted = self.renamed(true_of), self.true_rows, self.predicted_rows
-        used = predicted > 0
-        chance = float((true[true_of] * predicted).sum()) / self.rows**2
-        return float(hits.sum()) / self.rows, chance, float((hits[used] / predicted[used]).mean())
+    def rates(self, true_of: Ints, among: Ints | None = None) -> tuple[float, float, float]:
+        """(accuracy, chance accuracy, macro precision) when predicted class c means `true_of[c]`.
+
+        With `among`, a set of classes that `true_of` maps onto itself, on the rows of these classes alone.
+        """
+        hits, true, predicted = self.renamed(true_of), self.true_rows[true_of], self.predicted_rows
+        if among is not None:
+            hits, true, predicted = hits[among], true[among], predicted[among]
+        used, rows = predicted > 0, max(float(true.sum()), 1.0)
+        precision = float((hits[used] / predicted[used]).mean()) if used.any() else 0.0
+        return float(hits.sum()) / rows, float((true * predicted).sum()) / (rows * self.rows), precision
 
 
 def full_table(t: Tally) -> Table:
@@ -186,13 +191,16 @@ def _beats_chance(table: Table, true_of: Ints, members: Ints) -> bool:
 
 def _named_map(t: Tally, table: Table, counts: Sequence[Floats], names: Sequence[str] | None) -> LabelMap | None:
     identity = np.arange(t.classes)
-    accuracy, chance, precision = table.rates(identity)
     best: tuple[float, str, Ints] | None = None
     orders = [o for c in (t.true, t.predicted, *counts) for o in known_orders(np.asarray(c, np.float64), names)]
     for order in {o.index.tobytes(): o for o in orders}.values():
-        a, c, p = table.rates(order.index)
+        # Classes that an order leaves in place are right either way: with them a large class would outvote all others.
+        moved = np.flatnonzero(order.index != identity)
+        rows = max(float(table.true_rows[moved].sum()), 1.0)
+        accuracy, chance, precision = table.rates(identity, moved)
+        a, c, p = table.rates(order.index, moved)
         kappa, own = (a - c) / max(1 - c, 1e-9), (accuracy - chance) / max(1 - chance, 1e-9)
-        error = np.sqrt(max(a * (1 - a), c * (1 - c)) / table.rows)
+        error = np.sqrt(max(a * (1 - a), c * (1 - c)) / rows)
         if kappa > 2 * max(own, 0) + 0.05 and p > 2 * precision + 0.02 and a - c > 6 * error and a > 1.5 * accuracy:  # noqa: SIM102
             if best is None or kappa > best[0]:
                 best = (kappa, order.name, order.index)

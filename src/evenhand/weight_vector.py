@@ -16,6 +16,7 @@ from scipy.optimize import isotonic_regression
 from evenhand.declared import Floats, Ints
 from evenhand.fingerprints import elsewhere, made_from_counts, sampled_order, sorted_by_frequency
 from evenhand.orders import Order, known_orders, weighted_correlation
+from evenhand.regression import count_slope
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,18 @@ class WeightVector:
                 return False
             # Few levels are a choice by hand, unless they follow the counts to the letter, and all of them.
             few = self.levels <= max(3, len(self.judged) // 10)
-            return self.correlation < -0.95 and self.rank_correlation < -0.4 if few else self.correlation < -0.7
+            if few:
+                return self.correlation < -0.95 and self.rank_correlation < -0.4
+            return self.correlation < -0.7 or self.counts_grow_with_it
         return self.rank_correlation < -0.8 and rising <= limit and not self._same_values(-self.rarity, self.rarity)
+
+    @cached_property
+    def counts_grow_with_it(self) -> bool:
+        """Whether sampled counts rise with the weights, surely and as closely as few rows per class can show."""
+        trend = count_slope(self.counts[self.judged], self.log_weight)
+        if trend is None or trend.dispersion > 0.3:
+            return False
+        return trend.slope > 4 * (trend.interval[1] - trend.slope) / 1.96
 
     @cached_property
     def correlation(self) -> float:

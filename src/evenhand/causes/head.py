@@ -294,7 +294,7 @@ def masked_by_score(e: Evidence) -> Ints:
     masked = (e.tally.minus_infinite == e.rows)[never] | (sentinel & far)
     if e.tally.soft is not None and e.tally.kind == "probs":
         masked |= e.tally.soft[never] <= 0
-    return never[masked]
+    return np.asarray(never[masked])
 
 
 def never_decoded(e: Evidence) -> Ints:

@@ -113,15 +113,18 @@ def double_correction(e: Evidence) -> Verdict | None:
         return None
     tau, low, _ = e.tau_judged
     plan = effective_plan(e)
+    # With few rows per class the counts hide how rare the rare are: what is measured along them comes out too large.
+    coarse = not e.train_given and e.rows < 5 * e.classes and plan is not None and plan.weight_direction is None
     both = plan is not None and plan.weight_tau > 0.3 and plan.sampler_tau > 0.3
     stronger_than_planned = (
         plan is not None and e.plan_fit is not None and plan.tau > 0.2 and e.fraction_judged[1] > 1.4 and low > 1.0
-    )
+        and not coarse
+    )  # fmt: skip
     as_planned = both and plan is not None and plan.tau > DOUBLE and e.fraction_judged[2] >= 0.7 and tau > 0.8
     # Without training counts tau is measured along evaluation counts; a plan expressed in full outvotes that scale.
     smoothed = e.declared.label_smoothing > 0 and plan is not None and plan.weight_direction is not None and not both
     untold = not e.train_given and plan is not None and 0 < plan.tau < 1.75 and e.fraction_judged[1] < 1.2
-    in_doubt = smoothed or untold
+    in_doubt = smoothed or untold or coarse
     beyond_one = (low > DOUBLE and not in_doubt) or as_planned
     if not (beyond_one or stronger_than_planned) or not material(e, *e.tau_judged):
         return None
@@ -322,8 +325,13 @@ def surely_less(e: Evidence) -> bool:
 
 
 def scattered(e: Evidence, plan: Plan) -> bool:
-    """Whether the class biases left around the plan are as large as the plan: then the model follows something else."""
-    return bool(e.plan_scatter.z > 5 and np.sqrt(e.plan_scatter.variance) > max(0.4, 0.4 * plan.spread))
+    """Whether the class biases left around the plan are as large as the plan: then the model follows something else.
+
+    They are measured in units of the logits as they are: a plan that the model does not follow makes these worthless,
+    so that the fit shrinks them, and the biases with them, and takes the prior from the plan instead.
+    """
+    shrunk = 1.0 if e.plan_fit is None else float(np.clip(steadied(e.plan_fit)[3], 0.05, 1.0))
+    return bool(e.plan_scatter.z > 5 and np.sqrt(e.plan_scatter.variance) / shrunk > max(0.4, 0.4 * plan.spread))
 
 
 @cause("sampler", "EH303", "The sampler did what it asks for", needs_scores=True)
