@@ -23,8 +23,8 @@ from evenhand.tally import (
     Singles,
     Tally,
     combine,
+    count_edges,
     lead_size,
-    merge_edges,
     row_hash,
     sample_size,
     tally_edges,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 BLOCK_CELLS = 262_144  # 1 MiB of float32: a block and its exponentials fit the second-level cache
 BLOCK_ROWS = 4_096  # longer single-precision sums would lose the sixth digit
+PLAIN_PEAK = 40.0  # exp(80), the square of the largest exponential, is far from overflow, and exp(-80) from underflow
 SPAN_ROWS = 65_536  # rows whose labels are counted together, at most
 SPAN_CELLS = 8_000_000  # scores read together: 32 MB of float32 per thread
 Scores = NDArray[np.floating[Any]]
@@ -63,10 +64,21 @@ class _Span:
 
 
 def _logits_block(z: Scores, target: Ints, span: _Span, at: slice, buffer: Singles) -> None:
-    """softmax(z) of one block: p = exp(z - max) / S, with its column sums, argmax, confidence and row nll."""
+    """softmax(z) of one block: p = exp(z - max) / S, with its column sums, argmax, confidence and row nll.
+
+    Where no row's maximum is far from zero, p = exp(z) / S is as exact and saves a pass: single precision holds it.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        plain = z.dtype == np.float32 and bool(np.isfinite(z @ np.ones(z.shape[1], np.float32)).all())
     rows = np.arange(len(z))
     top = z.argmax(axis=1)
     peak = z[rows, top]
+    if plain and float(np.abs(peak).max()) <= PLAIN_PEAK:
+        e = buffer[: len(z)]
+        np.exp(z, out=e)
+        span.confidence[at] = np.minimum(_softmax_sums(e, z[rows, target], span, at) * np.exp(peak), 1.0)
+        span.top[at] = top
+        return
     # argmax returns the first NaN of a row, so a non-finite peak finds every NaN and +inf without another pass.
     bad = ~np.isfinite(peak)
     if bad.any():  # NaN, +inf, or a row that is -inf throughout
@@ -83,16 +95,22 @@ def _logits_block(z: Scores, target: Ints, span: _Span, at: slice, buffer: Singl
         e[bad] = 0.0
     if not np.isfinite(e @ np.ones(e.shape[1], np.float32)).all():
         span.minus_infinite += np.isneginf(e).sum(axis=0)
-    target_gap = e[rows, target].astype(np.float64)
+    target_score = e[rows, target]
     np.exp(e, out=e)
+    span.confidence[at] = _softmax_sums(e, target_score, span, at)
+    span.top[at] = top
+
+
+def _softmax_sums(e: Singles, target_score: Singles, span: _Span, at: slice) -> Singles:
+    """Add the column sums of p = e / S and of its square, and the row nll, of exponentials e; returns 1 / S (rows,)."""
     total = e @ np.ones(e.shape[1], np.float32)
     share = 1.0 / total
     span.soft += share @ e
     np.multiply(e, e, out=e)
     span.soft_square += (share * share) @ e
-    span.top[at] = top
-    span.confidence[at] = share
-    span.row_nll[at] = np.log(total, dtype=np.float64) - target_gap
+    # A sure row's S is its target's exponential: rounding must not make that less than nothing.
+    span.row_nll[at] = np.maximum(np.log(total, dtype=np.float64) - target_score.astype(np.float64), 0.0)
+    return np.asarray(share)
 
 
 def _probs_block(p: Scores, target: Ints, span: _Span, at: slice, buffer: Singles) -> None:
@@ -167,7 +185,7 @@ def _collect(
     hit = decided == target
     possible = np.isfinite(span.row_nll)
     key = target[~hit] * k + decided[~hit]
-    edges = merge_edges(key, np.ones(len(key), np.int64), k)
+    edges = count_edges(key, k)
     hashes = row_hash(row_id)
     chosen = np.flatnonzero(hashes <= threshold) if threshold is not None else np.arange(n)
     limit = sample_size(k)
@@ -246,9 +264,7 @@ def tally_block(block: Block, *, predictions: Predictions, threshold: np.uint64 
     if block.scores is None:
         if block.predicted is None:
             raise InputError("expected scores or predicted labels in every block, got neither; give one of them")
-        true, predicted, count = merge_edges(
-            block.target * k + block.predicted, np.ones(len(block.target), np.int64), k
-        )
+        true, predicted, count = count_edges(block.target * k + block.predicted, k)
         return tally_edges(true, predicted, count, classes=k)
     return tally_span(
         block.scores,
