@@ -61,6 +61,33 @@ def scikit_learn(z: Scores, y: Labels, block: int = 10_000) -> dict[str, float]:
     }
 
 
+def at_once(z: Scores, y: Labels, rows: int) -> dict[str, float]:
+    """The same as it is mostly written: softmax of the whole array, one call per metric; on the first rows only."""
+    from scipy.special import softmax
+    from sklearn import metrics
+
+    z, y = z[:rows], y[:rows]
+    p = softmax(z, axis=1)
+    top, confidence = p.argmax(axis=1), p.max(axis=1)
+    classes = np.arange(z.shape[1])
+    soft, square = p.sum(axis=0, dtype=np.float64), (p**2).sum(axis=0, dtype=np.float64)
+    counts = metrics.confusion_matrix(y, top, labels=classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        balanced = metrics.balanced_accuracy_score(y, top)
+        nll = metrics.log_loss(y, p, labels=classes)
+    index = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gap = np.bincount(index, (top == y) - confidence, BINS)
+    return {
+        "accuracy": float(metrics.accuracy_score(y, top)),
+        "balanced_accuracy": float(balanced),
+        "macro_f1": float(metrics.f1_score(y, top, average="macro", labels=classes, zero_division=0.0)),
+        "nll": float(nll),
+        "ece": float(np.abs(gap).sum() / len(y)),
+        "rows": float(counts.sum()) if soft.sum() >= square.sum() else 0.0,
+    }
+
+
 def torchmetrics(z: Scores, y: Labels, block: int = 10_000) -> dict[str, float]:
     """A collection of torchmetrics, updated batch by batch; its compute groups share what they can."""
     import torch
@@ -95,6 +122,7 @@ def torchmetrics(z: Scores, y: Labels, block: int = 10_000) -> dict[str, float]:
 
 # Rows at a time: as an evaluation loop has them, and the number at which each library was fastest where we measured.
 PEERS = {
+    "scikit-learn + SciPy, whole array at once": (at_once, 100_000),
     "scikit-learn + SciPy, 100,000 rows at a time": (scikit_learn, 100_000),
     "scikit-learn + SciPy, 10,000 rows at a time": (scikit_learn, 10_000),
     "torchmetrics, 1,000 rows at a time": (torchmetrics, 1_000),
