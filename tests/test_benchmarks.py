@@ -15,7 +15,7 @@ audit, generate, measure, peers = (
     importlib.import_module(f"benchmarks.{name}") for name in ("audit", "generate", "measure", "peers")
 )
 
-TINY = audit.Sizes((3_000, 20), (500, 20), ((5_000, 20),), (300, 2_000), scaled=True)
+TINY = audit.Sizes((3_000, 20), (500, 20), ((5_000, 20),), (300, 2_000), ((400, 20),), scaled=True)
 
 
 def allocate(megabytes):
@@ -48,6 +48,28 @@ def test_the_peers_agree_with_the_audit(tmp_path):
     assert own == pytest.approx(other, rel=1e-4)
 
 
+def test_the_whole_array_at_once_agrees_with_the_audit(tmp_path):
+    pytest.importorskip("sklearn")
+    files = generate.scores(tmp_path, 3_000, 20)
+    z, y = np.load(files["logits"]), np.load(files["target"])
+    assert peers.evenhand(z[:2_000], y[:2_000]) == pytest.approx(peers.at_once(z, y, 2_000), rel=1e-4)
+
+
+@pytest.mark.parametrize("plan", audit.DECLARED)
+def test_a_declared_plan_is_what_its_name_says(tmp_path, plan):
+    """What must be added to logits whose prior is divided out once makes them follow the plan, or not, as it says."""
+    files = generate.scores(tmp_path, 4_000, 30)
+    found = audit.in_memory(**files, declared=plan)()
+    expected = {
+        "weights": "class-weights", "weights, reversed in use": "misordered-weights",
+        "weights and sampler": "double-correction", "sampler": "sampler", "weights, not expressed": "partial-weights",
+        "weights, in an unknown order in use": "partial-weights", "weights in an unknown order": "misordered-weights",
+        "weights, turned round": "inverted-weights", "weights of other counts": "foreign-weights",
+        "weights and label smoothing": "class-weights",
+    }  # fmt: skip
+    assert found["cause"] == expected[plan]
+
+
 def test_data_are_written_once(tmp_path):
     first = generate.labels(tmp_path, 1_000, 10)
     stamp = Path(first["path"]).stat().st_mtime_ns
@@ -59,6 +81,7 @@ def test_data_are_written_once(tmp_path):
 def test_every_case_gives_json_lines(monkeypatch):
     monkeypatch.setattr(audit, "QUICK", TINY)
     monkeypatch.setattr(audit, "PEERS", ("scikit-learn + SciPy, 10,000 rows at a time",))
+    monkeypatch.setattr(audit, "DECLARED", ("weights, reversed in use",))
     result = CliRunner().invoke(audit.command, ["--quick", "--json", "--runs", "1"])
     assert result.exception is None
     about, *rows = [json.loads(text) for text in result.stdout.splitlines()]
