@@ -69,10 +69,11 @@ def prior_shift(eval_counts: Ints, train_counts: Floats, *, draws: int = 60, see
     trend = count_slope(n, np.log(expected))
     # Few rows per class hide a smooth change from the distance, but not from the slope on log frequency.
     bent = trend is not None and abs(trend.slope - 1) > max(0.1, 2.2 * (trend.interval[1] - trend.slope))
-    # Nor do absent classes show in it where a class has a row or none, but in sum (n - m)^2 - n, which is 0 by chance.
-    m_rows = rows * pooled
-    excess = float(((n - expected) ** 2 - n - expected**2 / np.maximum(m, 1.0)).sum())
-    sparse = excess > 6 * float(np.sqrt(2 * (m_rows**2).sum())) and excess > 0.1 * float((expected**2).sum())
+    # Nor do absent classes show in it where a class has a row or none, but in sum (n - m)^2 - n, which is 0 by chance;
+    # the class that adds most to it is left out, so that not one class decides.
+    excess = (n - expected) ** 2 - n - expected**2 / np.maximum(m, 1.0)
+    left = float(excess.sum() - excess.max())
+    sparse = left > 6 * float(np.sqrt(2 * ((rows * pooled) ** 2).sum())) and left > 0.1 * float((expected**2).sum())
     present = bent or sparse or (z > 4 and distance > max(0.02, 1.1 * float(null.max())))
     offset = _shrunken_log_ratio(n, expected, None if trend is None else trend.fitted) if present else np.zeros(len(n))
     return Shift(offset, present, distance, float(null.mean()), z, None if trend is None else trend.slope)
