@@ -306,7 +306,7 @@ def test_few_rows_certain_rows_and_empty_scores(goal, rows, classes, sure):
 
 def test_passes_over_the_data_are_few(monkeypatch):
     """Rows looked at, over rows there are: at most 10 passes for a temperature, 60 with a bias for every class."""
-    from evenhand import tilt
+    from evenhand import likelihood
     from evenhand.correction import calibration, crossfit, scaling
 
     seen = []
@@ -318,7 +318,7 @@ def test_passes_over_the_data_are_few(monkeypatch):
 
         return wrapper
 
-    monkeypatch.setattr(tilt, "_block", counted(tilt._block, lambda given: len(given[0])))
+    monkeypatch.setattr(likelihood, "_block", counted(likelihood._block, lambda given: len(given[0])))
     monkeypatch.setattr(
         scaling, "_posteriors", counted(scaling._posteriors, lambda g: g[2].rows.stop - g[2].rows.start)
     )

@@ -99,7 +99,7 @@ def test_blocks_and_threads_do_not_change_the_likelihood(monkeypatch):
     part = (Part(slice(None), np.zeros(12), centred(np.log(pi))[:, None]),)
     at = np.array([1.1, 0.3])
     whole = Likelihood(centred_rows(z), y, part)(at)
-    monkeypatch.setattr("evenhand.tilt.BLOCK_CELLS", 12 * 13)
+    monkeypatch.setattr("evenhand.likelihood.BLOCK_CELLS", 12 * 13)
     for threads in (1, 3):
         for a, b in zip(whole, Likelihood(centred_rows(z), y, part, threads)(at), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-3)

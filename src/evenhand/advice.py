@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy.stats import rankdata
 
 from evenhand.declared import Floats, Ints
+from evenhand.forecast_result import Advice as Advice
+from evenhand.forecast_result import Forecast
 from evenhand.orders import known_orders
-
-if TYPE_CHECKING:
-    from evenhand.forecasting import Forecast
-
-
-@dataclass(frozen=True)
-class Advice:
-    """One warning: `id` is stable, `severity` is fault (will go wrong), warning (has a price) or note."""
-
-    id: str
-    severity: Literal["fault", "warning", "note"]
-    sentence: str
 
 
 def advise(result: Forecast) -> tuple[Advice, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from evenhand.declared import Floats, Ints
-from evenhand.tilt import BLOCK_CELLS, Part, Singles, exponentials, map_blocks
+from evenhand.likelihood import BLOCK_CELLS, Part, Singles, exponentials, map_blocks
 
 PRIOR_SD = 1.0
 GROUPS = 32  # partial sums of K numbers held at once: one per block would fill gigabytes at 100,000 classes

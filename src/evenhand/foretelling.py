@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from evenhand.declared import Floats
-from evenhand.forecasting import Forecast, group_table
+from evenhand.forecast_result import Forecast
+from evenhand.forecasting import group_table
 
 WIDTH = 100
 

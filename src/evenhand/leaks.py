@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evenhand.declared import Floats, Ints
-from evenhand.tilt import Singles
+from evenhand.likelihood import Singles
 
 BLOCK_CELLS = 1_000_000
 CANDIDATES = 10  # classes that lack most rows

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from evenhand.declared import Ints
+from evenhand.likelihood import Singles
 from evenhand.mapping import LabelMap
 from evenhand.tally import Tally
-from evenhand.tilt import Singles
 
 CANDIDATES = 30
 SURELY = 6.0  # standard errors; among 30 pairs of 100,000 classes chance stays below one in a hundred thousand

@@ -10,7 +10,7 @@ import numpy as np
 from evenhand import metrics
 from evenhand.declared import Ints
 from evenhand.evidence import Evidence
-from evenhand.tilt import BLOCK_CELLS
+from evenhand.likelihood import BLOCK_CELLS
 
 GRID = np.round(np.arange(-0.5, 2.51, 0.125), 3)
 

@@ -1,6 +1,6 @@
 """Causes: one file per family; `diagnose` runs them all and orders what they find."""
 
-from evenhand.causes import data, decision, head, shift, tilt, weights
+from evenhand.causes import data, decision, head, judging, padding, shift, tilt, weights
 from evenhand.causes.diagnosis import diagnose, serve_goal
 from evenhand.causes.registry import REGISTRY, Cause, Verdict, cause
 
@@ -13,6 +13,8 @@ __all__ = [
     "decision",
     "diagnose",
     "head",
+    "judging",
+    "padding",
     "serve_goal",
     "shift",
     "tilt",

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from evenhand.causes import remedies
+from evenhand.causes.judging import described, material, surer, tilt_evidence, weak_evidence
 from evenhand.causes.registry import Verdict, cause, class_label, percent
-from evenhand.causes.tilt import described, material, surer, tilt_evidence, weak_evidence
 from evenhand.declared import Floats, Ints
 from evenhand.evidence import Evidence
 from evenhand.leaks import Leak, concentrated, find_leaks
+from evenhand.likelihood import Likelihood, Part
 from evenhand.metrics import prior_groups
 from evenhand.tally import Tally
-from evenhand.tilt import Likelihood, Part, maximise
+from evenhand.tilt import maximise
 
 UNEXPLAINED = 0.1  # share of the rows that soft counts misplace beyond chance; sound networks stay below 0.07
 

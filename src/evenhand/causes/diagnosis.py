@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from evenhand.causes.judging import effective_plan, surely_less
 from evenhand.causes.registry import REGISTRY
-from evenhand.causes.tilt import effective_plan, surely_less
 from evenhand.evidence import Evidence
 from evenhand.findings import Finding
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from evenhand.causes import remedies
+from evenhand.causes.judging import SOUND, described, effective_plan, explained, material, surer, tilt_evidence
 from evenhand.causes.registry import Verdict, cause
-from evenhand.causes.tilt import SOUND, described, effective_plan, explained, material, surer, tilt_evidence
 from evenhand.evidence import Evidence
 
 

@@ -6,13 +6,14 @@ import numpy as np
 
 from evenhand.biases import BiasFit, fit_biases
 from evenhand.causes import remedies
+from evenhand.causes.judging import described, interval, tilt_evidence
 from evenhand.causes.registry import TILT_CAUSES, Verdict, cause, percent, some_names
-from evenhand.causes.tilt import described, interval, tilt_evidence
 from evenhand.declared import Floats
 from evenhand.evidence import SMALL_BIAS, Evidence
+from evenhand.likelihood import Likelihood, Part
 from evenhand.orders import Order, known_orders, weighted_correlation
 from evenhand.scatter import evidence_for
-from evenhand.tilt import Likelihood, Part, optimum
+from evenhand.tilt import optimum
 from evenhand.weight_vector import WeightVector
 
 BENT = 0.6  # a beta below this is not that of a sound network: the tilt that was fitted does not belong to the model
