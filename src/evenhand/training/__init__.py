@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from evenhand.training.fitting import Training as Training
     from evenhand.training.fitting import fit as fit
     from evenhand.training.fitting import predict_logits as predict_logits
+    from evenhand.training.racing.api import race as race
+    from evenhand.training.racing.result import RaceResult as RaceResult
     from evenhand.training.remedies import REMEDIES as REMEDIES
     from evenhand.training.remedies import Remedy as Remedy
     from evenhand.training.remedies import parse_remedies as parse_remedies
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "REMEDIES": "remedies",
+    "RaceResult": "racing.result",
     "Recipe": "fitting",
     "Remedy": "remedies",
     "Training": "fitting",
@@ -27,6 +30,7 @@ _HOME = {
     "parse_remedies": "remedies",
     "parse_remedy": "remedies",
     "predict_logits": "fitting",
+    "race": "racing.api",
 }
 
 __all__ = [*_HOME]

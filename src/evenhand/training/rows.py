@@ -158,6 +158,30 @@ class DatasetRows:
         return default_collate([self.dataset[i][0] for i in index.tolist()])
 
 
+@dataclass(frozen=True, eq=False)
+class PickedRows:
+    """Some rows of others.
+
+    Args:
+        rows: the others. index: (n,) int64 positions.
+    """
+
+    rows: Rows
+    index: Tensor
+
+    @property
+    def target(self) -> Tensor:
+        """(n,) int64 classes."""
+        return self.rows.target[self.index]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def batch(self, index: Tensor) -> Any:
+        """What the others give for the rows at these positions."""
+        return self.rows.batch(self.index[index])
+
+
 def as_rows(data: Any) -> Rows:
     """Rows out of what a user has.
 

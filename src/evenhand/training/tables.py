@@ -1,0 +1,311 @@
+"""A table on disk as training rows: which columns are features, what is refused, and what is said about the rest."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from evenhand.declared import InputError
+from evenhand.report.formats import plain, shortened
+
+READERS: dict[str, Any] = {
+    ".parquet": pl.read_parquet,
+    ".csv": pl.read_csv,
+    ".arrow": pl.read_ipc,
+    ".feather": pl.read_ipc,
+}
+SPLIT_NAMES = {"train": ("train", "training"), "valid": ("valid", "val", "validation", "dev", "test")}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns are.
+
+    Attributes:
+        label: the class. text: columns of text. category: columns of a few names, one number each. ignore: left out.
+        group: rows with the same value stay on one side of a split. split: tells train from valid rows.
+        impute: whether missing numbers become the median of the training rows; otherwise they are refused.
+    """
+
+    label: str
+    text: tuple[str, ...] = ()
+    category: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    group: str | None = None
+    split: str | None = None
+    impute: bool = False
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Every column that is named."""
+        rest = (self.group, self.split)
+        return (self.label, *self.text, *self.category, *self.ignore, *(name for name in rest if name is not None))
+
+
+@dataclass
+class Notes:
+    """What was decided on the way, to be told to the user."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, line: str) -> None:
+        """Tell it once."""
+        if line not in self.lines:
+            self.lines.append(line)
+
+
+def read_frame(path: Path, columns: Columns) -> pl.DataFrame:
+    """The table, with all named columns there.
+
+    Args:
+        path: Parquet, CSV or Arrow file, or npz whose arrays have one entry per row: 1-D arrays are columns, (N, D)
+            arrays are D numbers per row, (N, T, D) arrays are sequences.
+
+    Raises:
+        InputError: another ending, a damaged file, a named column that is missing, no rows. OSError: not readable.
+    """
+    suffix = path.suffix.lower()
+    if suffix != ".npz" and suffix not in READERS:
+        raise InputError(
+            f"expected a file ending in {', '.join([*READERS, '.npz'])}, got {path.name!r}; save it as one"
+        )
+    if suffix == ".npz":
+        frame = _read_npz(path)
+    else:
+        with path.open("rb"):
+            pass  # a missing or forbidden file is an OSError that names it
+        try:
+            frame = READERS[suffix](path)
+        except (pl.exceptions.PolarsError, ValueError) as error:
+            reason = shortened(str(error).splitlines()[0], 120)
+            raise InputError(f"expected {path.name} to be a {suffix[1:]} table, but {reason}; save it again") from error
+    missing = next((name for name in columns.named if name not in frame.columns), None)
+    if missing is not None:
+        there = ", ".join(repr(shortened(plain(name), 40)) for name in frame.columns[:12])
+        raise InputError(f"expected a column {missing!r} in {path.name}, found {there}; name the column as it stands")
+    if not len(frame):
+        raise InputError(f"expected rows in {path.name}, found none; check what wrote it")
+    if frame[columns.label].null_count():
+        raise InputError(
+            f"expected a class in every row, but {frame[columns.label].null_count():,} of {path.name} have none in "
+            f"{columns.label!r}; leave those rows out"
+        )
+    return frame
+
+
+def _read_npz(path: Path) -> pl.DataFrame:
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            arrays = {name: held[name] for name in held.files}
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(
+            f"expected {path.name} to be an npz file of plain arrays, but {error}; save it without objects"
+        ) from error
+    if not arrays:
+        raise InputError(f"expected arrays in {path.name}, found none; save features and labels in it")
+    lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
+    rows = max(lengths.values())
+    odd = next((name for name, length in lengths.items() if length != rows), None)
+    if odd is not None:
+        raise InputError(
+            f"expected every array of {path.name} to have {rows:,} rows, but {odd!r} has {lengths[odd]:,}; keep other "
+            "arrays in another file"
+        )
+    columns: list[pl.Series] = []
+    for name, array in arrays.items():
+        if array.ndim <= 2:
+            columns.append(pl.Series(name, array))
+        elif array.ndim == 3:
+            columns += [pl.Series(f"{name}.{d}", array[:, :, d].tolist()) for d in range(array.shape[2])]
+        else:
+            raise InputError(f"expected arrays of 1 to 3 axes, but {name!r} has {array.ndim}; reshape it")
+    return pl.DataFrame(columns)
+
+
+def label_text(frame: pl.DataFrame, label: str) -> np.ndarray[Any, Any]:
+    """(N,) the classes as they are named, whole numbers as numbers.
+
+    Raises:
+        InputError: fractions or lists.
+    """
+    column = frame[label]
+    if column.dtype.is_float():
+        whole = column.drop_nans()
+        if len(whole) < len(column) or not bool((whole == whole.floor()).all()):
+            raise InputError(f"expected classes in {label!r}, found fractions or NaN; is it the right column?")
+        column = column.cast(pl.Int64)
+    if column.dtype.is_integer():
+        return column.to_numpy()
+    if column.dtype not in (pl.String, pl.Categorical, pl.Boolean) and not isinstance(column.dtype, pl.Enum):
+        raise InputError(f"expected classes in {label!r}, found {column.dtype}; name a column of names or numbers")
+    return np.array(column.cast(pl.String).to_list(), dtype=object)
+
+
+def number_classes(train: np.ndarray[Any, Any], valid: np.ndarray[Any, Any]) -> tuple[list[str], Any, Any]:
+    """Class names in order (numbers by value, names as text), and both label columns as numbers from 0.
+
+    Raises:
+        InputError: one class only, or a class of the valid rows that no training row has.
+    """
+    known = np.unique(train.astype(str) if train.dtype == object else train)
+    if len(known) < 2:
+        raise InputError(
+            f"expected at least two classes in the training rows, found one, {known[0]!r}; check the label"
+        )
+    unseen = np.setdiff1d(np.unique(valid.astype(known.dtype)), known)
+    if len(unseen):
+        shown = ", ".join(repr(shortened(plain(name), 40)) for name in unseen[:3].tolist())
+        raise InputError(
+            f"expected every class of the valid rows among the training rows, but {len(unseen)} of them have none "
+            f"({shown}{', ...' if len(unseen) > 3 else ''}); leave their rows out of valid or add training rows"
+        )
+    names = [shortened(plain(name), 400) for name in known.tolist()]
+    return names, np.searchsorted(known, train.astype(known.dtype)), np.searchsorted(known, valid.astype(known.dtype))
+
+
+def split_frame(
+    frame: pl.DataFrame, columns: Columns, notes: Notes, *, share: float, seed: int
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Train and valid rows: by the split column, else at random, by group where there is one.
+
+    Raises:
+        InputError: a split column without train or valid rows.
+    """
+    if columns.split is not None:
+        return _split_by_column(frame, columns.split, notes)
+    target = np.unique(label_text(frame, columns.label).astype(str), return_inverse=True)[1]
+    group = np.arange(len(frame)) if columns.group is None else group_numbers(frame, columns.group)
+    chosen = held_out(target, group, share=share, seed=seed)
+    alone = int((np.bincount(target[~chosen], minlength=target.max() + 1) > 0).sum())
+    unjudged = alone - len(np.unique(target[chosen]))
+    if unjudged:
+        why = "one row or one group" if columns.group else "one row"
+        notes.add(f"{unjudged} of {alone} classes have too few rows to be in both parts ({why}): trained, not judged")
+    return frame.filter(~chosen), frame.filter(chosen)
+
+
+def _split_by_column(frame: pl.DataFrame, split: str, notes: Notes) -> tuple[pl.DataFrame, pl.DataFrame]:
+    names = frame[split].cast(pl.String).str.to_lowercase()
+    found = set(names.drop_nulls().unique().to_list())
+    train = next((name for name in SPLIT_NAMES["train"] if name in found), None)
+    valid = next((name for name in SPLIT_NAMES["valid"] if name in found), None)
+    if train is None or valid is None:
+        shown = ", ".join(repr(shortened(plain(name), 30)) for name in sorted(found)[:5])
+        raise InputError(
+            f"expected the values train and valid (or val, dev, test) in {split!r}, found {shown}; give --valid FILE"
+        )
+    rest = sorted(found - {train, valid})
+    if rest:
+        notes.add(f"rows of the split {', '.join(map(repr, map(plain, rest)))} are not used")
+    return frame.filter(names == train), frame.filter(names == valid)
+
+
+def group_numbers(frame: pl.DataFrame, column: str) -> np.ndarray[Any, Any]:
+    """(N,) a number per distinct value; rows without a value are a group each."""
+    ranks = frame[column].rank("dense").cast(pl.Int64).to_numpy().astype(np.float64)
+    alone = np.isnan(ranks)
+    return np.where(alone, -1 - np.arange(len(ranks)), ranks).astype(np.int64)
+
+
+def held_out(target: Any, group: Any, *, share: float, seed: int, keep_all: bool = True) -> np.ndarray[Any, Any]:
+    """(N,) bool, the rows of the second part: about `share` of every class, whole groups only.
+
+    A class keeps at least one group in the first part. A class of a single group is there alone.
+
+    Args:
+        target: (N,) classes. group: (N,) groups. share: of the rows. seed: of the order.
+        keep_all: whether the first part must have every class.
+
+    Example:
+        >>> chosen = held_out(np.repeat([0, 1, 2], [60, 6, 1]), np.arange(67), share=1 / 3, seed=0)
+        >>> np.bincount(np.repeat([0, 1, 2], [60, 6, 1])[chosen], minlength=3).tolist()
+        [20, 2, 0]
+    """
+    rng = np.random.default_rng(seed)
+    _, group = np.unique(group, return_inverse=True)
+    groups, classes = int(group.max()) + 1, int(target.max()) + 1
+    # Every group counts for its most frequent class: a pair (group, class) per row, the fullest pair of each group.
+    pair, rows = np.unique(group * classes + target, return_counts=True)
+    order = np.lexsort((rng.random(len(pair)), rows, pair // classes))
+    last = np.append(np.flatnonzero(np.diff(pair[order] // classes)), len(pair) - 1)
+    main = (pair[order] % classes)[last]
+    size = np.bincount(group, minlength=groups)
+    shuffled = np.lexsort((rng.random(groups), main))
+    before = np.cumsum(size[shuffled]) - size[shuffled]
+    total = np.bincount(main, size, classes)
+    begin = np.cumsum(total) - total
+    position = (before + size[shuffled] / 2 - begin[main[shuffled]]) / np.maximum(total[main[shuffled]], 1)
+    taken = np.zeros(groups, bool)
+    taken[shuffled] = position > 1 - share
+    # A small class would round to nothing on one side.
+    number = np.bincount(main, minlength=classes)
+    several = np.flatnonzero(number > 1)
+    for k in several[np.isin(several, main[taken], invert=True)]:
+        taken[rng.choice(np.flatnonzero(main == k))] = True
+    if keep_all:
+        _give_back(taken, group, target, classes)
+    return np.asarray(taken[group])
+
+
+def _give_back(taken: Any, group: Any, target: Any, classes: int) -> None:
+    """Groups return to the first part until it has every class; in place."""
+    while True:
+        first = np.bincount(target[~taken[group]], minlength=classes)
+        lost = np.flatnonzero((first == 0) & (np.bincount(target, minlength=classes) > 0))
+        if not len(lost):
+            return
+        taken[group[np.flatnonzero((target == lost[0]) & taken[group])[0]]] = False
+
+
+def feature_columns(frame: pl.DataFrame, columns: Columns) -> tuple[list[str], list[str], list[str]]:
+    """Names of the number columns, of fixed-size vectors of numbers, and of the sequences.
+
+    Raises:
+        InputError: a column of another kind that is not named, or none at all.
+    """
+    numbers: list[str] = []
+    vectors: list[str] = []
+    steps: list[str] = []
+    for name, kind in frame.schema.items():
+        if name in columns.named:
+            continue
+        inner = getattr(kind, "inner", None)
+        if kind.is_numeric() or kind == pl.Boolean:
+            numbers.append(name)
+        elif isinstance(kind, pl.Array) and inner is not None and inner.is_numeric():
+            vectors.append(name)
+        elif isinstance(kind, pl.List) and inner is not None and inner.is_numeric():
+            steps.append(name)
+        else:
+            raise InputError(
+                f"expected numbers in the column {shortened(plain(name), 60)!r}, found {kind}; name it with --text, "
+                "--category or --ignore"
+            )
+    if not (numbers or vectors or steps or columns.text or columns.category):
+        raise InputError("expected at least one feature column beside the label, found none; name texts with --text")
+    return numbers, vectors, steps
+
+
+def same_schema(valid: pl.DataFrame, names: Iterable[str], where: str) -> None:
+    """Refuse valid rows that lack a column of the training rows.
+
+    Raises:
+        InputError: naming the column.
+    """
+    missing = next((name for name in names if name not in valid.columns), None)
+    if missing is not None:
+        raise InputError(
+            f"expected the column {missing!r} in {where} as in the training rows; save it with that column"
+        )
+
+
+def joined_text(frame: pl.DataFrame, names: Sequence[str]) -> list[str]:
+    """(N,) the text columns of each row in one text; a missing one is empty."""
+    parts = [frame[name].cast(pl.String).fill_null("").to_list() for name in names]
+    return ["\n".join(row) for row in zip(*parts, strict=True)]
