@@ -18,6 +18,7 @@ COMMANDS = {
     "weights": "Compute class weights from labels or counts.",
     "fix": "Find the offsets that put the predictions right, and apply them.",
     "shift": "Tell whether the class frequencies of new, unlabelled rows have moved.",
+    "race": "Train remedies side by side on your data, and tell which one to take.",
     "demo": "See it happen on real data: train, audit, report.",
     "tally": "Count one part of the predictions, to audit all parts together.",
 }

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-from functools import cache
 from html import escape
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from evenhand.report import captions, charts
 from evenhand.report import formats as fm
 from evenhand.report import wording as w
+from evenhand.report.pages import render_page
 from evenhand.report.series import counts_along, orders
 
 if TYPE_CHECKING:
     from evenhand.auditing import Audit, Finding
 
 STATIC_ROWS: Final = 200  # class rows that are readable without scripts
-_POLICY: Final = (
-    "default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; base-uri 'none'; form-action 'none'"
-)
 MAX_ROWS: Final = 20_000  # class rows in the page; JSON holds all
 NAME_BYTES: Final = 1_000_000  # of class names in the page, so that long names cannot swell it
 
@@ -65,29 +58,7 @@ def repr_html(audit: Audit, height: int = 760) -> str:
     )
 
 
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("evenhand.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": fm.number, "plain": fm.plain, "fixed": fm.fixed, "interval": fm.interval}
-    return environment
-
-
-@cache
-def _asset(name: str) -> tuple[str, str]:
-    """A style or script of the page and its hash for the content security policy."""
-    text = files("evenhand.report").joinpath("templates", name).read_text(encoding="utf-8")
-    return text, "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
 def _render(audit: Audit, *, compact: bool) -> str:
-    style, style_hash = _asset("report.css")
-    script, script_hash = _asset("report.js")
     off = np.argsort(-np.abs(audit.predicted.astype(np.float64) - audit.true), kind="stable")
     kept = off[: STATIC_ROWS if compact else MAX_ROWS]
     data, rows = _class_data(audit, np.sort(kept)), _static_rows(audit, kept[:STATIC_ROWS])
@@ -98,29 +69,23 @@ def _render(audit: Audit, *, compact: bool) -> str:
         if len(kept) == audit.classes
     }
     first, *others = audit.findings
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            style=Markup(style),
-            script=Markup(script),
-            policy=_POLICY.format(script=script_hash, style=style_hash),
-            w=w,
-            fm=fm,
-            captions=captions,
-            audit=audit,
-            first=_finding(audit, first, main=True),
-            others=[_finding(audit, other, main=False) for other in others],
-            tiles=_tiles(audit),
-            fix=w.fix_rows(audit),
-            groups=w.group_rows(audit),
-            pairs=[_pair(audit, pair) for pair in audit.worst_pairs[:25]],
-            drawn=drawn,
-            rows=rows,
-            kept=len(kept),
-            data=Markup(_embedded(data)),
-            compact=compact,
-        )
+    return render_page(
+        "report.html.j2",
+        scripted=True,
+        w=w,
+        captions=captions,
+        audit=audit,
+        first=_finding(audit, first, main=True),
+        others=[_finding(audit, other, main=False) for other in others],
+        tiles=_tiles(audit),
+        fix=w.fix_rows(audit),
+        groups=w.group_rows(audit),
+        pairs=[_pair(audit, pair) for pair in audit.worst_pairs[:25]],
+        drawn=drawn,
+        rows=rows,
+        kept=len(kept),
+        data=Markup(_embedded(data)),
+        compact=compact,
     )
 
 

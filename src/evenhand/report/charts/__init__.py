@@ -13,6 +13,7 @@ import altair as alt
 from altair.utils.schemapi import debug_mode
 
 from evenhand.report.charts.counts import counts
+from evenhand.report.charts.dots import Dot, dots
 from evenhand.report.charts.ratio import ratio
 from evenhand.report.charts.style import APART, WIDE, Chart, plot_left, save, svg
 from evenhand.report.charts.tau import tau_path, tilt
@@ -23,7 +24,10 @@ from evenhand.report.wording import facts, headline
 if TYPE_CHECKING:
     from evenhand.auditing import Audit
 
-__all__ = ["WIDE", "Chart", "counts", "figure", "figures", "plot_left", "ratio", "save", "svg", "tau_path", "tilt"]
+__all__ = [
+    "WIDE", "Chart", "Dot", "counts", "dots", "figure", "figures", "plot_left", "ratio", "save", "svg", "tau_path",
+    "tilt",
+]  # fmt: skip
 
 TITLES: Final = {
     "counts_by_frequency": "True, predicted and expected counts, classes by frequency",

@@ -75,7 +75,8 @@ def race(
         >>> import torch
         >>> y = torch.arange(400) % 8 // 7; x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
         >>> x[:, 0] += 2 * y
-        >>> result = race("linear", (x[:200], y[:200]), (x[200:], y[200:]), remedies="weighted", seeds=2, budget="2epochs")
+        >>> train, valid = (x[:200], y[:200]), (x[200:], y[200:])
+        >>> result = race("linear", train, valid, remedies="weighted", seeds=2, budget="2epochs")
         >>> result.to_dict()["trainings"]["finished"]
         4
     """

@@ -21,8 +21,8 @@ class RaceResult:
     """What a race found.
 
     Attributes:
-        name: of the data. plan: the race. metric: key of the goal's metric. words: how a sentence names it. share: whether it
-            lies in [0, 1]. sign: +1 where more is better.
+        name: of the data. plan: the race. metric: key of the goal's metric. words: how a sentence names it.
+        share: whether it lies in [0, 1]. sign: +1 where more is better.
         classes: K. rows: of ``train``, ``choosing`` and ``judging``. steps: per training.
         entries: the leaderboard, best first. verdict: the recommendation.
         notes: what was decided about the data. trainings: ``finished``, ``stopped``, ``failed``, ``reused`` (finished
@@ -168,8 +168,7 @@ def cells(result: RaceResult, entry: Entry) -> dict[str, str]:
         "seconds": fixed(entry.seconds, 1),
     }
     for key in ("accuracy", "head", "medium", "tail", "nll", "ece", "count_distance"):
-        value = m.get(key)
-        found[key] = fixed(value, 3 if key in ("nll", "ece", "count_distance") else 3)
+        found[key] = fixed(m.get(key), 3)
     return found
 
 
