@@ -42,7 +42,10 @@ def dots(rows: Sequence[Dot], title: str, *, reference: float = 0.0) -> alt.Laye
         }
         for name, row in zip(names, rows, strict=True)
     ]
-    y = alt.Y("row:N", sort=names, title=None, axis=alt.Axis(labelLimit=320, ticks=False, domain=False))
+    extent = 8 * max(map(len, names))  # browsers have wider fonts than the renderer measures with
+    y = alt.Y(
+        "row:N", sort=names, title=None, axis=alt.Axis(labelLimit=380, minExtent=extent, ticks=False, domain=False)
+    )
     x = alt.X("value:Q", title=title, scale=alt.Scale(zero=True, nice=True))
     layers = [drawn_from([{"value": reference}]).mark_rule(color=INK, strokeWidth=1.2).encode(x=x)]
     for marked, colour in ((True, UNDER), (False, MUTED)):

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from evenhand.declared import InputError
@@ -101,7 +101,7 @@ class Board:
             (folder / "runs").mkdir(parents=True, exist_ok=True)
             (folder / "workers").mkdir(exist_ok=True)
             self.settings = _agreed(folder / "race.json", settings)
-            storage = JournalStorage(JournalFileBackend(str(folder / "race.journal")))
+            storage = JournalStorage(_journal(folder / "race.journal"))
             self._lock = (folder / "workers" / self.worker).open("w")
             if "fcntl" in globals():
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -227,6 +227,43 @@ class Board:
         except (OSError, ValueError):
             return None
         return self.kept[number]
+
+
+class _ProcessLock(JournalFileOpenLock):
+    """A lock that ends with its process; Optuna's own lock files outlive a kill, and every other process then waits."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        """Wait for the lock."""
+        file = self._path.open("a")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        self._file = file
+        return True
+
+    def release(self) -> None:
+        """Give it back."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _journal(path: Path) -> JournalFileBackend:
+    """The journal; a line that a killed process left half-written is taken off, or the next would be glued to it."""
+    if "fcntl" not in globals():
+        return JournalFileBackend(str(path))
+    lock = _ProcessLock(path.with_suffix(".lock"))
+    lock.acquire()
+    try:
+        held = path.read_bytes() if path.exists() else b""
+        if held and not held.endswith(b"\n"):
+            os.truncate(path, held.rfind(b"\n") + 1)
+    finally:
+        lock.release()
+    return JournalFileBackend(str(path), lock_obj=lock)
 
 
 def key_of(trial: FrozenTrial) -> Key:

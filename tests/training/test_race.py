@@ -1,0 +1,353 @@
+"""The race: the same work for all, nothing finished lost, failures told, an honest verdict."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from evenhand.declared import InputError
+from evenhand.training import race
+from evenhand.training.racing.board import Board, HopelessPruner
+from evenhand.training.racing.plan import make_plan, parse_budget
+
+K = 8
+ROWS = np.array([240, 120, 60, 40, 24, 16, 12, 10])
+Part = tuple[Tensor, Tensor]
+
+
+def rows_of(seed: int, counts: np.ndarray = ROWS) -> Part:
+    centre = np.random.default_rng(1).normal(size=(K, 5)) * 1.1
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.repeat(np.arange(K), counts))
+    return torch.tensor(centre[y] + rng.normal(size=(len(y), 5)), dtype=torch.float32), torch.tensor(y)
+
+
+@pytest.fixture(scope="module")
+def parts() -> tuple[Part, Part]:
+    return rows_of(0), rows_of(1, 2 * ROWS)
+
+
+def small_race(parts: tuple[Part, Part], **options):
+    return race("mlp", *parts, **({"remedies": "weighted,crt", "seeds": 2, "budget": "40steps"} | options))
+
+
+def test_a_race_is_repeatable_and_tells_everything(parts: tuple[Part, Part]) -> None:
+    found, again = small_race(parts), small_race(parts)
+    first, second = (result.to_dict() for result in (found, again))
+    for one in (first, second):
+        del one["time"]
+        for entry in one["leaderboard"]:
+            del entry["seconds"]
+    assert json.dumps(first, allow_nan=False) == json.dumps(second, allow_nan=False)
+    assert first["schema"] == "evenhand.race/1"
+    assert first["trainings"] == {"finished": 6, "stopped": 0, "failed": 0, "reused": 0}
+    assert sum(first["rows"][half] for half in ("choosing", "judging")) == 2 * ROWS.sum()
+    names = {entry["candidate"] for entry in first["leaderboard"]}
+    assert names == {f"{remedy}{more}" for remedy in ("plain", "weighted", "crt") for more in ("", " + correction")}
+    values = [entry["value"]["value"] for entry in first["leaderboard"]]
+    assert values == sorted(values, reverse=True)
+    weighted = next(entry for entry in first["leaderboard"] if entry["candidate"] == "weighted")
+    assert set(weighted["metrics"]) >= {"head", "medium", "tail", "nll", "ece", "count_distance"}
+    low, high = weighted["tau_interval"]
+    assert low < weighted["tau"] < high
+    assert first["verdict"]["candidate"] in names
+
+
+def test_the_leaderboard_is_what_the_decisions_say(parts: tuple[Part, Part], tmp_path: Path) -> None:
+    """Balanced accuracy, difference and halves, worked out anew from the decisions kept on disk."""
+    found = small_race(parts, folder=tmp_path, remedies="weighted")
+    y = parts[1][1].numpy()
+    held = [dict(np.load(path)) for path in sorted((tmp_path / "runs").glob("*.npz"))]
+    plain, weighted = [held[i]["raw"] for i in (0, 2)], [held[i]["raw"] for i in (1, 3)]
+    from evenhand.counts import ClassCounts
+    from evenhand.training.racing.judging import Judge
+
+    judge = Judge.halved(y, ClassCounts.from_counts(ROWS), "balanced-accuracy")
+    rows = ~judge.choosing
+    assert abs(int(rows.sum()) - len(y) / 2) < K
+
+    def balanced(decided: np.ndarray) -> float:
+        return float(np.mean([(decided[rows] == k)[y[rows] == k].mean() for k in range(K)]))
+
+    entry = {e["candidate"]: e for e in found.to_dict()["leaderboard"]}
+    expected = np.mean([balanced(d) for d in weighted])
+    assert entry["weighted"]["value"]["value"] == pytest.approx(expected)
+    difference = expected - np.mean([balanced(d) for d in plain])
+    assert entry["weighted"]["difference_to_plain"]["value"] == pytest.approx(difference)
+
+
+def test_no_correction_has_seen_the_row_it_decides(parts: tuple[Part, Part], monkeypatch: pytest.MonkeyPatch) -> None:
+    from evenhand.training.racing import judging
+
+    fits: list[set[bytes]] = []
+    real = judging.fit_correction
+
+    def watched(logits, target, **options):
+        fitted = real(logits, target, **options)
+        seen = {row.tobytes() for row in logits}
+        decide = type(fitted).predict
+
+        class Watched:
+            def __getattr__(self, name):
+                return getattr(fitted, name)
+
+            def predict(self, scores):
+                assert not seen & {row.tobytes() for row in scores}
+                return decide(fitted, scores)
+
+        fits.append(seen)
+        return Watched()
+
+    monkeypatch.setattr(judging, "fit_correction", watched)
+    small_race(parts, remedies="weighted", seeds=1)
+    assert len(fits) == 6
+
+
+class Failing(nn.Module):
+    """Fails on the trainings that are named, in the way that is named."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        super().__init__()
+        self.head = nn.Linear(5, K)
+        self.error = error
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.error is not None:
+            raise self.error
+        return self.head(x)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("tried to allocate 20 GiB"), "out of memory (tried to allocate 20 GiB)"),
+        (RuntimeError("CUDA error: out of memory"), "out of memory (CUDA error: out of memory)"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("shapes do not fit"), "shapes do not fit"),
+    ],
+)
+def test_a_training_that_fails_is_told_and_the_race_goes_on(
+    error: BaseException, told: str, parts: tuple[Part, Part]
+) -> None:
+    built: list[int] = []
+
+    def model_fn() -> nn.Module:
+        built.append(1)
+        return Failing(error if len(built) in (2, 4) else None)
+
+    result = race(model_fn, *parts, remedies="weighted,focal", seeds=2, budget="30steps")
+    entry = next(entry for entry in result.entries if entry.why)
+    assert told in entry.why
+    assert result.trainings["failed"] == 2
+    assert result.trainings["finished"] == 4
+    assert told in str(result)
+    assert told in result.html()
+
+
+def test_a_loss_that_becomes_nan_is_told(parts: tuple[Part, Part]) -> None:
+    class Exploding(Failing):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * (torch.nan if self.broken else 1.0)
+
+    built: list[int] = []
+
+    def model_fn() -> nn.Module:
+        model = Exploding(None)
+        built.append(1)
+        model.broken = len(built) == 2
+        return model
+
+    result = race(model_fn, *parts, remedies="weighted", seeds=1, budget="30steps")
+    assert "the loss became nan" in next(entry.why for entry in result.entries if entry.remedy == "weighted")
+
+
+def test_all_failing_is_an_error_with_the_reason(parts: tuple[Part, Part]) -> None:
+    with pytest.raises(InputError, match="all failed; plain: no way"):
+        race(lambda: Failing(RuntimeError("no way")), *parts, remedies="weighted", seeds=1, budget="5steps")
+
+
+def test_a_model_with_other_outputs_is_an_error(parts: tuple[Part, Part]) -> None:
+    with pytest.raises(InputError, match="plain: expected 8 classes"):
+        race(lambda: nn.Linear(5, K + 2), *parts, remedies="plain", seeds=1, budget="5steps")
+
+
+def test_hopeless_trainings_are_stopped_and_plain_never_is(parts: tuple[Part, Part]) -> None:
+    built: list[int] = []
+
+    def model_fn() -> nn.Module:
+        model = Failing(None)
+        built.append(1)
+        if len(built) > 1 and len(built) % 2 == 0:  # every second training cannot learn
+            model.head.requires_grad_(False)
+            model.idle = nn.Parameter(torch.zeros(1))
+            nn.init.zeros_(model.head.weight)
+            model.forward = lambda x: model.head(x) + 0 * model.idle  # type: ignore[method-assign]
+        return model
+
+    result = race(model_fn, *parts, remedies="weighted", seeds=3, budget="80steps")
+    stopped = next(entry for entry in result.entries if entry.remedy == "weighted")
+    assert "far below plain training after 25% of the training" in stopped.why
+    assert result.trainings == {"finished": 3, "stopped": 2, "failed": 0, "reused": 0}
+    assert len(built) == 5  # after two seeds the third is spared
+
+
+def test_the_pruner_keeps_what_is_near(parts: tuple[Part, Part]) -> None:
+    board = Board(None, {}, "plain")
+    wanted = [("plain", 0), ("near", 0), ("far", 0)]
+    stopped = {}
+    for value in (0.50, 0.45, 0.20):
+        ticket = board.claim(wanted)
+        stopped[ticket.key[0]] = board.report(ticket, 10, value, 0.02)
+    assert stopped == {"plain": False, "near": False, "far": True}
+    assert isinstance(board.study.pruner, HopelessPruner)
+
+
+def test_boards_share_and_the_dead_leave_their_work(tmp_path: Path) -> None:
+    wanted = [("plain", 0), ("weighted", 0), ("focal", 0)]
+    first, second = (Board(tmp_path, {"goal": "accuracy"}, "plain") for _ in range(2))
+    mine, theirs = first.claim(wanted), second.claim(wanted)
+    assert (mine.key, theirs.key) == (wanted[0], wanted[1])
+    first.finish(mine, 0.5, {"remedy": "plain"}, {"raw": np.arange(3, dtype=np.int32)})
+    assert first.claim(wanted).key == wanted[2]
+    assert second.claim(wanted) is None
+    assert second.running(wanted)
+    first.close()  # the lock ends with the process: what it had begun is free again, what it finished stays
+    assert second.claim(wanted).key == wanted[2]
+    result = second.results()[("plain", 0)]
+    assert result.state == "finished"
+    assert result.arrays["raw"].tolist() == [0, 1, 2]
+    with pytest.raises(InputError, match="its goal is 'accuracy' and not 'macro-f1'"):
+        Board(tmp_path, {"goal": "macro-f1"}, "plain")
+    second.close()
+
+
+def test_a_lost_file_of_decisions_is_trained_again(tmp_path: Path) -> None:
+    board = Board(tmp_path, {}, "plain")
+    board.finish(board.claim([("plain", 0)]), 0.5, {"remedy": "plain"}, {"raw": np.zeros(1, np.int32)})
+    board.close()
+    next((tmp_path / "runs").glob("*.npz")).unlink()
+    again = Board(tmp_path, {}, "plain")
+    assert again.results() == {}
+    assert again.claim([("plain", 0)]).key == ("plain", 0)
+    again.close()
+
+
+def test_a_killed_race_goes_on_and_ends_the_same(parts: tuple[Part, Part], tmp_path: Path) -> None:
+    """SIGKILL in the middle: what was finished is used, and the outcome is that of a race that was left alone."""
+    arrays = {f"{name}_{key}": part.numpy() for name, pair in zip(("train", "valid"), parts, strict=True)
+              for key, part in zip("xy", pair, strict=True)}  # fmt: skip
+    for name in ("train", "valid"):
+        np.savez(tmp_path / f"{name}.npz", x=arrays[f"{name}_x"], y=arrays[f"{name}_y"])
+    folder = tmp_path / "race"
+    arguments = ["race", tmp_path / "train.npz", "--valid", tmp_path / "valid.npz", "--label", "y", "--remedies",
+                 "weighted,focal,vs", "--seeds", "2", "--budget", "200steps", "--out", folder]  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-m", "evenhand.cli", *map(str, arguments)], stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("runs/*.npz"))) < 2:
+        assert process.poll() is None, "the race ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    finished = {path: path.read_bytes() for path in folder.glob("runs/*.npz")}
+    assert 2 <= len(finished) < 8
+
+    from evenhand.training.encoding import load
+    from evenhand.training.models import built_in
+    from evenhand.training.tables import Columns
+
+    data = load(tmp_path / "train.npz", Columns("y"), valid=tmp_path / "valid.npz")
+
+    def whole(place: Path | None):
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return race(built_in("mlp", data.train, K), data.train, data.valid, remedies="weighted,focal,vs", seeds=2,
+                        budget="200steps", folder=place)  # fmt: skip
+        finally:
+            torch.set_num_threads(threads)
+
+    taken_up, alone = whole(folder), whole(None)
+    # The kill may fall between the last decisions and the word that they are final: that training is done again.
+    assert len(finished) - 1 <= taken_up.trainings["reused"] <= len(finished)
+    assert taken_up.trainings["finished"] == 8
+    assert all(path.read_bytes() == content for path, content in finished.items())
+    for a, b in zip(taken_up.entries, alone.entries, strict=True):
+        assert a.name == b.name
+        assert a.metrics == pytest.approx(b.metrics)
+        assert (a.value, a.difference) == (b.value, b.difference)
+    assert taken_up.verdict.sentence == alone.verdict.sentence
+
+
+def test_more_remedies_and_seeds_may_join_a_finished_race(parts: tuple[Part, Part], tmp_path: Path) -> None:
+    small_race(parts, folder=tmp_path, remedies="weighted", seeds=1)
+    more = small_race(parts, folder=tmp_path, remedies="weighted,focal", seeds=2)
+    assert more.trainings == {"finished": 6, "stopped": 0, "failed": 0, "reused": 2}
+
+
+def test_a_budget_in_time_is_kept(parts: tuple[Part, Part], tmp_path: Path) -> None:
+    result = small_race(parts, remedies="weighted", seeds=2, budget="4s", folder=tmp_path)
+    assert 0.5 < result.training < 12
+    held = json.loads((tmp_path / "race.json").read_text())
+    assert held["steps"] == result.steps > 20
+
+
+def test_one_seed_says_nothing_of_another(parts: tuple[Part, Part]) -> None:
+    result = small_race(parts, seeds=1)
+    assert result.verdict.kind == "unknown"
+    assert "one seed tells nothing of another" in result.verdict.sentence
+    assert not any(entry.better for entry in result.entries)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": 0}, "seeds of 1 or more"),
+        ({"budget": "5 apples"}, "20epochs, 2000steps"),
+        ({"budget": "0steps"}, "20epochs, 2000steps"),
+        ({"remedies": "weighted,weighted"}, "'weighted' twice"),
+        ({"remedies": "wieghted"}, "did you mean 'weighted'"),
+        ({"goal": "cost"}, "needs no costs"),
+        ({"goal": "acuracy"}, "expected a goal among"),
+    ],
+)
+def test_unusable_options_are_told(options: dict, message: str, parts: tuple[Part, Part]) -> None:
+    with pytest.raises(InputError, match=message):
+        small_race(parts, **options)
+
+
+def test_unusable_rows_are_told(parts: tuple[Part, Part]) -> None:
+    (x, y), (xv, yv) = parts
+    with pytest.raises(InputError, match="at least 80 valid rows"):
+        small_race(((x, y), (xv[:50], yv[:50])))
+    with pytest.raises(InputError, match="class 7 has none"):
+        race("mlp", (x[y < 7], y[y < 7]), (xv, yv), counts=ROWS * (np.arange(K) < 7), budget="5steps")
+    one = yv == 0
+    with pytest.raises(InputError, match="at least two classes"):
+        small_race(((x, y), (xv[one], yv[one])))
+
+
+def test_plans_have_plain_first() -> None:
+    assert [remedy.name for remedy in make_plan("sampler,plain").remedies] == ["plain", "sampler"]
+    assert len(make_plan().remedies) == 14
+    assert make_plan(seeds=2).runs[:1] + make_plan(seeds=2).runs[14:15] == [("plain", 0), ("plain", 1)]
+    assert parse_budget("2h").amount == 7200
+
+
+def test_hostile_names_stay_text(parts: tuple[Part, Part]) -> None:
+    page = small_race(parts, remedies="plain", seeds=1, name="<script>alert(1)</script>", notes=["<b>x\x1b[31m"]).html()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "\x1b" not in page
+    assert "script-src &#39;none&#39;" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
