@@ -123,6 +123,7 @@ def run(data: LongTail, way: Way, seed: int, epochs: int = EPOCHS) -> dict[float
 
 
 Told = dict[tuple[str, float], list[dict[str, Any]]]
+OWN = ("imbalance", "way", "seed", "tau", "rows")  # what a stored line says beside the figures
 
 
 def chosen(told: Told) -> tuple[str, float]:
@@ -157,22 +158,50 @@ def table(factor: float, told: Told, rows: int) -> list[str]:
     return [*lines, ""]
 
 
+def stored(paths: Sequence[Path]) -> dict[float, tuple[int, Told]]:
+    """Imbalance -> training rows and figures, from the lines of `--json`, with the ways in their own order."""
+    lines = [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+    places = [way.name for way in WAYS]
+    lines.sort(key=lambda line: (places.index(line["way"]), line["tau"], line["seed"]))
+    told: dict[float, tuple[int, Told]] = {}
+    for line in sorted(lines, key=lambda line: line["imbalance"]):
+        _, runs = told.setdefault(line["imbalance"], (line["rows"], {}))
+        runs.setdefault((line["way"], line["tau"]), []).append({k: v for k, v in line.items() if k not in OWN})
+    return told
+
+
 @click.command()
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
               help="Folder of the real sets.")  # fmt: skip
 @click.option("--imbalance", "factors", multiple=True, type=click.FloatRange(1), default=(10.0, 50.0, 100.0),
               show_default=True, help="Imbalance factors; may be repeated.")  # fmt: skip
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Networks per way.")
 @click.option("--epochs", type=click.IntRange(1), default=EPOCHS, show_default=True, help="The budget of every way.")
 @click.option("--ways", default="", help="Only ways whose name contains one of these, comma-separated.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON line per network.")
-def command(data: Path, factors: tuple[float, ...], seeds: int, epochs: int, ways: str, as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per network and tau.")
+@click.option("--read", "paths", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Train nothing; print the tables of lines that --json wrote. May be repeated.")  # fmt: skip
+def command(
+    data: Path | None,
+    factors: tuple[float, ...],
+    seeds: int,
+    epochs: int,
+    ways: str,
+    as_json: bool,
+    paths: tuple[Path, ...],
+) -> None:
     """CLINC150-LT: the reference table again, and what remedies reach under its budget.
 
     \b
     python -m benchmarks clinc --data DIR
     python -m benchmarks clinc --data DIR --imbalance 100 --seeds 1
     """
+    if paths:
+        for factor, (rows, told) in stored(paths).items():
+            click.echo("\n".join(table(factor, told, rows)))
+        return
+    if data is None:
+        raise click.UsageError("expected --data with the folder of the real sets, or --read with stored lines")
     torch.set_num_threads(1)
     words = [word for word in ways.split(",") if word]
     wanted = [way for way in WAYS if not words or way.name == PLAIN or any(word in way.name for word in words)]
@@ -180,13 +209,13 @@ def command(data: Path, factors: tuple[float, ...], seeds: int, epochs: int, way
         click.echo(json.dumps(measure.machine()) + "\n")
     for factor in factors:
         part = clincdata.load(data, factor)
-        told: Told = defaultdict(list)
+        told = defaultdict(list)
         for seed in range(seeds):
             for way in wanted:
                 for tau, found in run(part, way, seed, epochs).items():
                     told[way.name, tau].append(found)
                     if as_json:
-                        line = {"imbalance": factor, "way": way.name, "seed": seed, "tau": tau}
+                        line = {"imbalance": factor, "way": way.name, "seed": seed, "tau": tau, "rows": len(part.train)}
                         click.echo(json.dumps(line | found))
         if not as_json:
             click.echo("\n".join(table(factor, told, len(part.train))))

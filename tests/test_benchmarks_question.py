@@ -243,7 +243,7 @@ def intents(tmp_path_factory):
     return place
 
 
-def test_clinc_trains_chooses_on_validation_and_prints_the_table(intents):
+def test_clinc_trains_chooses_on_validation_and_prints_the_table(intents, tmp_path):
     pytest.importorskip("sklearn")
     part = clincdata.load(intents, 10.0)
     assert part.counts.tolist() == sorted(part.counts.tolist(), reverse=True)
@@ -253,6 +253,10 @@ def test_clinc_trains_chooses_on_validation_and_prints_the_table(intents):
     assert "| cross-entropy | 0.5 |" in told.output
     assert told.output.count("(chosen)") == 1
     assert "LDAM-DRW" in told.output
+    kept = CliRunner().invoke(clinc.command, [*options, "--json"])
+    (tmp_path / "lines").write_text(kept.output)
+    again = CliRunner().invoke(clinc.command, ["--read", str(tmp_path / "lines")])
+    assert again.output.strip() in told.output  # the machine stands before the tables
 
 
 def test_the_choice_never_looks_at_the_test_rows():
