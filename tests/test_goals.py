@@ -128,6 +128,21 @@ def test_matched_counts_reach_the_noise_floor_on_other_rows(rows, classes, skill
     assert after < 1.25 * floor + 0.5 / rows**0.5
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_counts_are_matched_where_many_classes_win_the_same_rows(seed):
+    """Scores that hardly differ between rows: all rare classes rise at once, and a fixed step overshoots for ever."""
+    rng, classes, rows = np.random.default_rng(seed), 100, 2000
+    z = -np.log(np.arange(1, classes + 1)) + 0.2 * rng.normal(size=(rows, 8)) @ rng.normal(size=(8, classes))
+    one = calibrated(z)
+    wanted = one.soft_counts()
+    before, after = (
+        np.abs(np.bincount(one.decide(b), minlength=classes) - wanted).sum() / 2 / rows
+        for b in (np.zeros(classes), match_counts(one))
+    )
+    assert before > 0.6
+    assert after < 0.03
+
+
 def test_wanted_counts_are_met_up_to_scale():
     z, _, _ = world(3000, 8, 0, skill=0.3)
     wanted = np.arange(1.0, 9)

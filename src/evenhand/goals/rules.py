@@ -22,6 +22,7 @@ from evenhand.goals.posteriors import Calibrated
 ITERATIONS = 100  # of count matching
 WARM_ITERATIONS = 10  # of count matching, from offsets found on nearly the same rows
 STALLED = 12  # passes without a gain of a hundredth, after which count matching ends
+OVERSHOOTS = 3  # passes in a row further from the wanted counts, after which the step of count matching is halved
 PASSES = 12  # of the fixed points
 WARM_PASSES = 4  # of the fixed points, from a decision found on nearly the same rows
 
@@ -62,8 +63,9 @@ def match_counts(calibrated: Calibrated, wanted: Floats | None = None, start: Fl
     """Offsets b for which ``argmax(beta z + c + b)`` predicts every class as often as wanted.
 
     Dual ascent on the counts: ``b_c += eta log((wanted_c + 1) / (m_c + 1))`` with m the counts predicted now and eta
-    decreasing. It ends when the counts differ from the wanted ones by a quarter of what they would differ by in
-    another sample of as many rows, when 12 passes bring nothing, or after 100 (10 from a start). No label is used.
+    decreasing, halved and begun again from the best offsets when 3 passes in a row overshoot. It ends when the counts
+    differ from the wanted ones by a quarter of what they would differ by in another sample of as many rows, when 12
+    passes bring nothing, or after 100 (10 from a start). No label is used.
 
     Args:
         calibrated: the rows to match on.
@@ -88,6 +90,8 @@ def match_counts(calibrated: Calibrated, wanted: Floats | None = None, start: Fl
     k = len(target)
     b = np.zeros(k) if start is None else start
     best, best_distance, gained = b, np.inf, 0
+    # Many classes that win the same rows all rise at once and overshoot: one step size for all models does not exist.
+    step, overshot, best_counts = 1.0, 0, b
     for iteration in range(ITERATIONS if start is None else WARM_ITERATIONS):
         decided = calibrated.decide(b)
         m = np.bincount(decided, minlength=k)
@@ -96,10 +100,14 @@ def match_counts(calibrated: Calibrated, wanted: Floats | None = None, start: Fl
         if distance < 0.99 * best_distance:
             gained = iteration
         if distance < best_distance:
-            best, best_distance = b, distance
+            best, best_distance, best_counts, overshot = b, distance, m, 0
+        else:
+            overshot += 1
+        if overshot == OVERSHOOTS:
+            b, m, step, overshot = best, best_counts, step / 2, 0
         if iteration - gained >= STALLED or distance <= 0.25 * float(np.sqrt(2 / np.pi * target).sum()):
             break
-        b = b + np.log((target + 1) / (m + 1)) / (2 + iteration / 15)
+        b = b + step * np.log((target + 1) / (m + 1)) / (2 + iteration / 15)
     return best
 
 
