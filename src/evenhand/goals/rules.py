@@ -94,7 +94,7 @@ def match_counts(calibrated: Calibrated, wanted: Floats | None = None, start: Fl
     step, overshot, best_counts = 1.0, 0, b
     for iteration in range(ITERATIONS if start is None else WARM_ITERATIONS):
         decided = calibrated.decide(b)
-        m = np.bincount(decided, minlength=k)
+        m = np.bincount(decided, minlength=k).astype(np.float64)
         target = target * (len(decided) / target.sum())
         distance = float(np.abs(m - target).sum())
         if distance < 0.99 * best_distance:
