@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from evenhand.forecasting import Forecast as Forecast
     from evenhand.forecasting import Plan as Plan
     from evenhand.forecasting import forecast as forecast
+    from evenhand.running import RunningTally as RunningTally
     from evenhand.scanning import tally_predictions as tally_predictions
     from evenhand.shift import PriorEstimate as PriorEstimate
     from evenhand.shift import estimate_prior as estimate_prior
@@ -48,6 +49,7 @@ _HOME = {
     "InputError": "declared",
     "Plan": "forecasting",
     "PriorEstimate": "shift",
+    "RunningTally": "running",
     "Tally": "tally",
     "TiltFit": "tilt",
     "audit": "auditing",

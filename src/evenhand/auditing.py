@@ -12,6 +12,7 @@ from evenhand import metrics
 from evenhand.causes import diagnose, serve_goal
 from evenhand.declared import Declared, Floats, InputError, Ints
 from evenhand.evidence import Evidence
+from evenhand.figures import SHOWN, scalars
 from evenhand.findings import Finding, Severity
 from evenhand.scanning import tally_predictions, workers
 from evenhand.tally import Tally
@@ -76,13 +77,9 @@ class Audit:
         """The most likely finding."""
         return self.findings[0]
 
-    def scalars(self) -> dict[str, float]:
-        """Flat numbers for an experiment tracker."""
-        flat = {k: self.metrics[k] for k in ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece")}
-        flat |= {"count_distance": self.total_variation["hard"], "slope": self.pattern["slope"]}
-        if self.tilt is not None:
-            flat |= {"tau": self.tilt["tau"], "beta": self.tilt["beta"]}
-        return {f"evenhand/{name}": float(value) for name, value in flat.items() if value is not None}
+    def scalars(self, prefix: str = "evenhand/") -> dict[str, float]:
+        """Flat numbers for an experiment tracker: those of `evenhand.figures.scalars`, with `prefix` before each."""
+        return scalars(self.evidence, prefix)
 
     def to_dict(self) -> dict[str, Any]:
         """The audit as JSON values, schema ``evenhand.audit/1``."""
@@ -103,7 +100,7 @@ class Audit:
 
     def __repr__(self) -> str:
         first, more = self.verdict, len(self.findings) - 1
-        known = [f"{name.removeprefix('evenhand/')} {value:z.3f}" for name, value in self.scalars().items()]
+        known = [f"{name} {value:z.3f}" for name, value in self.scalars("").items() if name in SHOWN]
         others = "" if not more else f", and {more} more finding{'s' if more > 1 else ''}"
         return (
             f"<Audit of {self.name[:80]!r}: {self.rows:,} rows, {self.classes:,} classes, {self.kind}\n"
