@@ -21,7 +21,7 @@ from evenhand.threads import one_blas_thread
 
 PENDING = 16  # tallies that are added together: adding one by one would copy the row sample every time
 
-__all__ = ["RunningTally", "declare", "sample_threshold", "tally_batch"]
+__all__ = ["RunningTally", "declare", "sample_threshold", "some_rows", "tally_batch"]
 
 
 class RunningTally:
@@ -121,9 +121,7 @@ class RunningTally:
             InputError: no row was added.
         """
         self._parts = [combine([empty_tally(self.kind, self.classes, self.declared), *self._parts])]
-        if self._parts[0].rows == 0:
-            raise InputError("expected at least one row to audit, got none; call add(scores, target) for every batch")
-        return self._parts[0]
+        return some_rows(self._parts[0])
 
     def audit(self, *, goal: str = "accuracy", name: str = "evaluation") -> Audit:
         """The audit of all batches so far."""
@@ -132,6 +130,17 @@ class RunningTally:
     def scalars(self, prefix: str = "") -> dict[str, float]:
         """The numbers of :meth:`evenhand.Audit.scalars` without the search for causes: for the log of every epoch."""
         return tally_scalars(self.tally(), prefix)
+
+
+def some_rows(tally: Tally) -> Tally:
+    """The tally itself, unless it is empty.
+
+    Raises:
+        InputError: it is.
+    """
+    if tally.rows == 0:
+        raise InputError("expected at least one row to audit, got none; add the scores and targets of every batch")
+    return tally
 
 
 def declare(classes: int, *, config: str | Mapping[str, object] | None = None, **vectors: Any) -> Declared:
