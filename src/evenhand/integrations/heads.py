@@ -56,6 +56,20 @@ def fold_arrays(correction: Correction, weight: Any, bias: Any = None, *, classe
     return (array * factor).astype(array.dtype), (old * scale + correction.offset).astype(array.dtype)
 
 
+def fold_into_dense(correction: Correction, layer: Any) -> None:
+    """Fold a correction into a Keras ``Dense`` layer of logits, in place and on any backend.
+
+    Raises:
+        InputError: a layer without bias or of another size, or a decision that is no offset per class.
+    """
+    weights = layer.get_weights()
+    if len(weights) != 2:
+        raise InputError(
+            f"expected a Dense layer with kernel and bias, got {len(weights)} arrays; give it use_bias=True"
+        )
+    layer.set_weights(fold_arrays(correction, *weights, classes_axis=1))
+
+
 def find_head(model: Any, classes: int) -> str:
     """The path of the last layer of a model: the only one with a 2-D weight of K rows, or the only one named so.
 

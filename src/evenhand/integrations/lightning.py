@@ -5,16 +5,15 @@ Needs Lightning: ``pip install 'evenhand[lightning]'``.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from evenhand.auditing import Audit, audit_tally
 from evenhand.declared import InputError
 from evenhand.figures import tally_scalars
 from evenhand.integrations.metrics import AuditMetric
-from evenhand.output import PathLike, write_text_atomically
+from evenhand.integrations.reporting import write_report
+from evenhand.output import PathLike
 from evenhand.tally import Tally
 
 try:
@@ -97,11 +96,12 @@ class AuditCallback(Callback):  # type: ignore[misc]
         self.tallies = {number: metric.tally() for number, metric in self._metrics.items()}
         self._metrics = {}
         for number, tally in self.tallies.items():
-            ending = f"/{number}" if len(self.tallies) > 1 else ""
-            found = {f"{name}{ending}": value for name, value in tally_scalars(tally, self.prefix).items()}
+            ending = str(number) if len(self.tallies) > 1 else ""
+            found = {f"{name}/{ending}".rstrip("/"): v for name, v in tally_scalars(tally, self.prefix).items()}
             pl_module.log_dict(found, sync_dist=True, add_dataloader_idx=False)
             if self.html is not None and trainer.is_global_zero:
-                self._write(trainer, number, len(self.tallies) > 1)
+                place = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+                write_report(self.audit(number), self.html, ending=f"-{ending}".rstrip("-"), **place)
 
     def audit(self, loader: int = 0) -> Audit:
         """The whole audit of the last audited validation, with its causes.
@@ -112,16 +112,6 @@ class AuditCallback(Callback):  # type: ignore[misc]
         if loader not in self.tallies:
             raise InputError(f"expected an audited validation of loader {loader}, got none yet; run fit or validate")
         return audit_tally(self.tallies[loader], goal=self.goal, name="validation")
-
-    def _write(self, trainer: Any, number: int, several: bool) -> None:
-        name = str(self.html).replace("{epoch}", str(trainer.current_epoch)).replace("{step}", str(trainer.global_step))
-        path = Path(name)
-        path = path.with_stem(f"{path.stem}-{number}") if several else path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text_atomically(path, self.audit(number).html())
-        except OSError as error:  # a full disk must not end a training run
-            warnings.warn(f"the audit's report was not written ({error}); its figures are logged", stacklevel=2)
 
     def _logits(self, outputs: Any) -> Any:
         if isinstance(outputs, Mapping) and self.logits_key in outputs:
