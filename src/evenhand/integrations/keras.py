@@ -98,11 +98,12 @@ class AuditCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     Example:
         >>> import numpy as np
-        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+        >>> class Model:  # stands for a Keras model
+        ...     predict_on_batch = staticmethod(lambda x: 5 * x)
         >>> callback = AuditCallback((np.eye(2, dtype="float32"), np.array([0, 1])), from_logits=True)
         >>> # model.fit(x, y, callbacks=[callback]) calls it; one epoch by hand:
         >>> logs = {}
-        >>> callback.set_model(model)
+        >>> callback.set_model(Model())
         >>> callback.on_epoch_end(0, logs)
         >>> "evenhand/balanced_accuracy" in logs, callback.audit().rows
         (True, 2)
