@@ -62,11 +62,9 @@ class Classifier(pl.LightningModule):
 
 
 def trainer(callback: AuditCallback, folder: Path, **more: Any) -> Any:
-    options: dict[str, Any] = {"max_epochs": 3, "logger": CSVLogger(folder), "num_sanity_val_steps": 1, **more}
-    return pl.Trainer(
-        accelerator="cpu", callbacks=[callback], enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, log_every_n_steps=1, **options,
-    )  # fmt: skip
+    options: dict[str, Any] = {"max_epochs": 3, "logger": CSVLogger(folder), "num_sanity_val_steps": 1}
+    options |= {"callbacks": [callback], "enable_checkpointing": False, "enable_progress_bar": False}
+    return pl.Trainer(accelerator="cpu", enable_model_summary=False, log_every_n_steps=1, **(options | more))
 
 
 def test_the_audit_is_logged_and_its_report_written(tmp_path: Path) -> None:
@@ -86,6 +84,17 @@ def test_the_audit_is_logged_and_its_report_written(tmp_path: Path) -> None:
     lines = Path(running.logger.log_dir, "metrics.csv").read_text(encoding="utf-8").splitlines()
     column = lines[0].split(",").index("evenhand/tau")
     assert sum(bool(line.split(",")[column]) for line in lines[1:]) == 2, "every second of three validations"
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_other_callbacks_can_watch_it(tmp_path: Path, every: int) -> None:
+    best = pl.callbacks.ModelCheckpoint(tmp_path, monitor="evenhand/balanced_accuracy", mode="max")
+    callback = AuditCallback(every=every)
+    options = {"callbacks": [callback, best], "enable_checkpointing": True, "max_epochs": 2, "logger": False}
+    trainer(callback, tmp_path, **options).fit(
+        Classifier(), DataLoader(data(), batch_size=32), DataLoader(data(), batch_size=50)
+    )
+    assert 0.2 < float(best.best_model_score) <= 1
 
 
 def test_several_loaders_and_targets_from_the_batch(tmp_path: Path) -> None:
