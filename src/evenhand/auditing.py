@@ -12,7 +12,6 @@ from evenhand import metrics
 from evenhand.causes import diagnose, serve_goal
 from evenhand.declared import Declared, Floats, InputError, Ints
 from evenhand.evidence import Evidence
-from evenhand.figures import SHOWN, scalars
 from evenhand.findings import Finding, Severity
 from evenhand.scanning import tally_predictions, workers
 from evenhand.tally import Tally
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from evenhand.files import Predictions
 
 __all__ = ["Audit", "Finding", "Severity", "audit", "audit_predictions", "audit_tally"]
+
+SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece", "count_distance", "slope", "tau", "beta")
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,8 +79,8 @@ class Audit:
         return self.findings[0]
 
     def scalars(self, prefix: str = "evenhand/") -> dict[str, float]:
-        """Flat numbers for an experiment tracker: those of `evenhand.figures.scalars`, with `prefix` before each."""
-        return scalars(self.evidence, prefix)
+        """Flat numbers for an experiment tracker, see `evenhand.audit_figures.scalars`, with `prefix` before each name."""
+        return figures.scalars(self.evidence, prefix)
 
     def to_dict(self) -> dict[str, Any]:
         """The audit as JSON values, schema ``evenhand.audit/1``."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from evenhand.audit_figures import tally_scalars
 from evenhand.auditing import Audit, audit_tally
 from evenhand.declared import Declared, InputError
-from evenhand.figures import tally_scalars
 from evenhand.files import declaring
 from evenhand.files.checks import check_scores, scan_labels, to_int64
 from evenhand.files.fields import at_least_two, parse_fields

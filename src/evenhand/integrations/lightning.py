@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from evenhand.audit_figures import tally_scalars
 from evenhand.auditing import Audit, audit_tally
 from evenhand.declared import InputError
-from evenhand.figures import tally_scalars
 from evenhand.integrations.metrics import AuditMetric
 from evenhand.integrations.reporting import write_report
 from evenhand.output import PathLike
@@ -18,7 +18,9 @@ from evenhand.tally import Tally
 
 try:
     from lightning.pytorch import Callback
-except ImportError as error:
+except ModuleNotFoundError as error:
+    if error.name not in ("lightning", "lightning.pytorch"):
+        raise
     raise ImportError("evenhand.integrations.lightning needs Lightning: pip install 'evenhand[lightning]'") from error
 
 __all__ = ["AuditCallback"]

@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from evenhand.audit_figures import tally_scalars
 from evenhand.auditing import Audit, audit_tally
-from evenhand.figures import tally_scalars
 from evenhand.integrations.states import JOINED, joined, restored, sample_parts, sums
 from evenhand.row_sample import row_hash, sample_size
 from evenhand.running import PENDING, declare, sample_threshold, some_rows, tally_batch
@@ -23,7 +23,9 @@ from evenhand.tally import Tally, empty_tally
 
 try:
     from torchmetrics import Metric
-except ImportError as error:
+except ModuleNotFoundError as error:
+    if error.name != "torchmetrics":  # it is there, but broken
+        raise
     raise ImportError("evenhand.integrations.metrics needs torchmetrics: pip install 'evenhand[lightning]'") from error
 
 __all__ = ["AuditMetric"]
@@ -123,7 +125,7 @@ class AuditMetric(Metric):  # type: ignore[misc]
         self.update(*args, **kwargs)
 
     def compute(self) -> dict[str, Tensor]:
-        """Accuracies, count distance, slope and tilt over all processes, see `evenhand.figures.scalars`."""
+        """Accuracies, count distance, slope and tilt over all processes, see `evenhand.audit_figures.scalars`."""
         return {
             name: torch.tensor(v, device=self.device)
             for name, v in tally_scalars(some_rows(self._held()), self.prefix).items()

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from evenhand.audit_figures import tally_scalars
 from evenhand.auditing import Audit, audit_tally
 from evenhand.declared import InputError
-from evenhand.figures import tally_scalars
 from evenhand.running import RunningTally
 from evenhand.tally import Tally
 
 if TYPE_CHECKING:
-    from evenhand.losses.exact_trainer import TrainerLoss
+    from evenhand.losses import TrainerLoss
 
 __all__ = ["AuditMetrics", "trainer_loss"]
 
@@ -100,7 +100,7 @@ def trainer_loss(loss: str | Any = "weighted", counts: Any = None, **options: An
         counts, options: as in ``losses.build``.
 
     Returns:
-        A :class:`evenhand.losses.exact_trainer.TrainerLoss`; call its ``attach(trainer)`` before ``trainer.train()``.
+        A :class:`evenhand.losses.TrainerLoss`; call its ``attach(trainer)`` before ``trainer.train()``.
 
     Raises:
         InputError: an unknown name or options that do not fit; a multi-label loss; options beside a finished loss.
@@ -112,8 +112,10 @@ def trainer_loss(loss: str | Any = "weighted", counts: Any = None, **options: An
     """
     try:
         from evenhand import losses
-        from evenhand.losses.exact_trainer import TrainerLoss
+        from evenhand.losses import TrainerLoss
     except ImportError as error:
+        if error.name != "torch":
+            raise
         raise ImportError("trainer_loss needs torch: pip install 'evenhand[transformers]'") from error
     if isinstance(loss, str):
         return TrainerLoss(losses.build(loss, counts, **options))
