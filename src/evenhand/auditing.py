@@ -79,7 +79,7 @@ class Audit:
         return self.findings[0]
 
     def scalars(self, prefix: str = "evenhand/") -> dict[str, float]:
-        """Flat numbers for an experiment tracker, see `evenhand.audit_figures.scalars`, with `prefix` before each name."""
+        """Flat numbers for an experiment tracker, see `audit_figures.scalars`, with `prefix` before each name."""
         return figures.scalars(self.evidence, prefix)
 
     def to_dict(self) -> dict[str, Any]:
