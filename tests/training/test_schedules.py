@@ -242,6 +242,19 @@ def test_the_body_stays_in_evaluation_whatever_the_loop_says() -> None:
     assert model[4].training
 
 
+def test_released_the_body_obeys_again() -> None:
+    model = network()
+    stage = ClassifierRetraining(model, "4")
+    stage.step(0)
+    stage.step(1)
+    assert all(len(part._forward_pre_hooks) == 1 for part in model[:4]), "one hook each, however often it is told"
+    stage.release()
+    model.train()
+    x = torch.randn(5, FEATURES)
+    assert not torch.equal(model[:4](x), model[:4](x)), "dropout is on"
+    assert not any(part._forward_pre_hooks for part in model.modules())
+
+
 def test_crt_draws_the_head_anew_once_and_leaves_the_generators_alone() -> None:
     model = network()
     old = copy.deepcopy(model[4].state_dict())
@@ -295,6 +308,15 @@ def test_deferred_weights_come_at_their_epoch() -> None:
         assert deferred.active == (epoch >= 2)
         assert (criterion.weight is not None) == (epoch >= 2)
     torch.testing.assert_close(criterion.weight, torch.tensor(COUNTS.sum() / CLASSES / COUNTS, dtype=torch.float32))
+
+
+def test_deferred_weights_beside_a_sampler_are_refused() -> None:
+    criterion = losses.build("cross-entropy", COUNTS)
+    DeferredReweighting(criterion, 2, "balanced", sampler=ClassPowerSampler(LABELS, 1))
+    for sampler in (balanced(), DeferredResampling(balanced(), 3), ProgressiveSampler(LABELS, 8)):
+        with pytest.raises(InputError, match=r"2\.00 times"):
+            DeferredReweighting(criterion, 2, "balanced", sampler=sampler)
+        DeferredReweighting(criterion, 2, "balanced", sampler=sampler, allow_double_correction=True)
 
 
 def test_deferred_resampling_is_natural_then_the_sampler() -> None:

@@ -1,6 +1,8 @@
 """Training for unevenly frequent classes: remedies, a loop that trains them alike, and the race between them.
 
-Needs torch. Names are imported on first use.
+Needs torch. Names are imported on first use. For loops of your own:
+
+    >>> from evenhand.training import samplers, schedules
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from typing import Any
 from evenhand.losses.modules.base import SoftmaxLoss
 from evenhand.losses.modules.deferred import DeferredReweighting as _DeferredReweighting
 from evenhand.training.sampling.deferred import DeferredResampling
-from evenhand.training.sampling.rate_sampler import whole
+from evenhand.training.sampling.rate_sampler import ClassRateSampler, refuse_double_correction, whole
 from evenhand.training.second_stage.heads import tau_normalise
 from evenhand.training.second_stage.stages import ClassifierRetraining, HeadStage, LabelAwareStageTwo, LearnableScaling
 
@@ -44,9 +44,11 @@ class DeferredReweighting(_DeferredReweighting):
         weight: (K,) weights, a rule's name, or a dictionary by class name. Default: ``effective-number``, which needs a
             loss built with counts.
         beta: of the default, 0.9999.
+        sampler: the sampler that is used beside; only checked, see Raises. allow_double_correction: do not.
 
     Raises:
-        InputError: `at` below 0, another loss, weights that it cannot take, no counts for a rule.
+        InputError: `at` below 0, another loss, weights that it cannot take, no counts for a rule; or if the weights and
+            the sampler together divide the prior out clearly more than once.
 
     Source: Cao et al., 2019, https://arxiv.org/abs/1906.07413; Cui et al., 2019, https://arxiv.org/abs/1901.05555.
 
@@ -59,5 +61,17 @@ class DeferredReweighting(_DeferredReweighting):
         (True, {'epoch': 160})
     """
 
-    def __init__(self, criterion: SoftmaxLoss, at: int, weight: Any = None, *, beta: float = 0.9999) -> None:
+    def __init__(
+        self,
+        criterion: SoftmaxLoss,
+        at: int,
+        weight: Any = None,
+        *,
+        beta: float = 0.9999,
+        sampler: ClassRateSampler | None = None,
+        allow_double_correction: bool = False,
+    ) -> None:
         super().__init__(criterion, whole("at", at, 0), weight, beta=beta)
+        if sampler is not None and not allow_double_correction:
+            late = criterion.get_buffer("deferred_weight")
+            refuse_double_correction(sampler.counts, sampler.rate_at(max(at, sampler.settled)), late)

@@ -106,7 +106,7 @@ class ClassRateSampler(Sampler[int]):
         self._current: Epoch | None = None
         if class_weight is not None and not allow_double_correction:
             for possible in self.rates_to_come():
-                _refuse_double_correction(self.counts, possible, class_weight)
+                refuse_double_correction(self.counts, possible, class_weight)
 
     @property
     def sampler_rate(self) -> Floats:
@@ -293,7 +293,7 @@ def _place(num_replicas: int | None, rank: int | None) -> tuple[int, int]:
     return ranks, mine
 
 
-def _refuse_double_correction(counts: Ints, rate: Floats, class_weight: Any) -> None:
+def refuse_double_correction(counts: Ints, rate: Floats, class_weight: Any) -> None:
     """Ask the forecast what sampler and weights do together.
 
     Raises:

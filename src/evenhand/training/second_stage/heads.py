@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -80,6 +80,12 @@ def keep_in_evaluation(model: nn.Module, head: nn.Module) -> None:
             part.register_forward_pre_hook(_to_evaluation)
 
 
+def release(model: nn.Module) -> None:
+    """Take back what :func:`keep_in_evaluation` did: parts obey ``model.train()`` again."""
+    for part in model.modules():
+        _remove(part._forward_pre_hooks, _to_evaluation)
+
+
 def add_scale(head: nn.Linear) -> nn.Parameter:
     """Give the head a ``scale``, (K,) ones, that multiplies its output, bias included; or the one it has."""
     scale = getattr(head, "scale", None)
@@ -100,9 +106,7 @@ def fold_scale(head: nn.Linear) -> None:
     if head.bias is not None:
         head.bias.mul_(scale)
     del head._parameters["scale"]
-    for number, hook in list(head._forward_hooks.items()):
-        if hook is _scaled:
-            del head._forward_hooks[number]
+    _remove(head._forward_hooks, _scaled)
 
 
 def tau_normalise(head: nn.Linear, tau: float, *, bias: bool = False, keep_scale: bool = False) -> nn.Linear:
@@ -147,6 +151,11 @@ def tau_normalise(head: nn.Linear, tau: float, *, bias: bool = False, keep_scale
         if kept is not None:
             new.bias.copy_(kept)
     return new
+
+
+def _remove(hooks: dict[int, Callable[..., Any]], which: Callable[..., Any]) -> None:
+    for number in [number for number, hook in hooks.items() if hook is which]:
+        del hooks[number]
 
 
 def _to_evaluation(part: nn.Module, _inputs: Any) -> None:

@@ -18,6 +18,7 @@ from evenhand.training.second_stage.heads import (
     fold_scale,
     keep_in_evaluation,
     linear_head,
+    release,
     start_anew,
     train_only,
 )
@@ -124,6 +125,10 @@ class HeadStage:
         if state["begun"] and not self.begun:
             self._freeze()
 
+    def release(self) -> None:
+        """Take the hooks off that hold the body in evaluation mode; when training is over, before an export."""
+        release(self.model)
+
     def _forget_momentum(self) -> None:
         if self.optimizer is not None:
             for parameter in self.parameters():
@@ -205,7 +210,8 @@ class LearnableScaling(HeadStage):
         yield self.scale
 
     def fold(self) -> None:
-        """Multiply the factors into weight and bias, and make the head a plain layer again."""
+        """At the end: multiply the factors into weight and bias, so that the head is a plain layer; and release."""
+        self.release()
         fold_scale(self.head)
 
 
