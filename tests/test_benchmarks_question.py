@@ -16,12 +16,12 @@ from evenhand import losses
 
 sys.path.append(str(Path(__file__).parents[1]))  # `benchmarks` is no part of the installed package
 question = importlib.import_module("benchmarks.question.command")
-data, figures, hindsight, networks, remedies, store, summary, tables, trials = (
+data, figures, hindsight, networks, remedies, store, summary = (
     importlib.import_module(f"benchmarks.question.{name}")
-    for name in ("data", "figures", "hindsight", "networks", "remedies", "store", "summary", "tables", "trials")
+    for name in ("data", "figures", "hindsight", "networks", "remedies", "store", "summary")
 )
-clinc, clincdata, realdata = (
-    importlib.import_module(f"benchmarks.{name}") for name in ("clinc", "clincdata", "realdata")
+clinc, clincdata, racehindsight = (
+    importlib.import_module(f"benchmarks.{name}") for name in ("clinc", "clincdata", "racehindsight")
 )
 
 
@@ -265,3 +265,16 @@ def test_the_choice_never_looks_at_the_test_rows():
         ("b", 0.0): [{"validation": 60.0, "accuracy": 99.0}],
     }
     assert clinc.chosen(told) == ("a", 0.0)
+
+
+def test_the_race_is_judged_on_rows_that_did_not_choose(folder):
+    told = CliRunner().invoke(
+        racehindsight.command,
+        ["--data", str(folder), "--sets", "names18", "--seeds", "2", "--epochs", "2", "--remedies", "weighted"],
+    )
+    assert told.exit_code == 0, told.output
+    line = json.loads(told.output.splitlines()[-1])
+    assert line["candidates"] == 4  # plain and weighted, each with and without its correction
+    assert line["rows"]["choosing"] + line["rows"]["judging"] > 100
+    assert line["gap"] >= 0
+    assert line["best value"] == pytest.approx(line["value"] + line["gap"])
