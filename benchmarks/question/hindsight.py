@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.question.remedies import BY_NAME
+from benchmarks.question.data import BALANCED
+from benchmarks.question.remedies import BY_NAME, PLAIN
 from benchmarks.question.store import Run
 from benchmarks.question.summary import Results
 from benchmarks.question.tables import Cells, written
@@ -39,22 +40,31 @@ class Choice:
 
 
 def validation_score(run: Run, told: str, goal: str) -> float | None:
-    """On validation rows; a fix is judged cross-fitted, because its rows are the validation rows themselves."""
+    """On validation rows; a fix is judged cross-fitted, because its rows are the validation rows themselves.
+
+    None where the validation rows do not have the class frequencies of the goal: cross-fitted figures count rows alike.
+    """
     held = run["decisions"][told]
     if told in FIXES.values():
+        if run["set"] in BALANCED and goal == "accuracy":
+            return None
         crossfitted = held["crossfitted"]
         return crossfitted.get(CROSSFITTED[goal], crossfitted.get(CROSSFITTED[goal].replace("_", "-")))
     return held["validation"][GOALS[goal]]["accuracy"]
 
 
 def choose(results: Results, name: str, goal: str) -> Choice | None:
-    """The candidate with the best mean validation score, beside the one with the best mean test score."""
+    """The candidate with the best mean validation score, beside the one with the best mean test score.
+
+    Only trainings that have every seed of plain training take part.
+    """
     decisions = ("argmax", f"rule {goal.replace(' ', '-')}", FIXES[goal])
-    seeds = sorted(set.intersection(*(set(results.of(name, remedy)) for remedy in results.remedies(name))))
-    if len(seeds) < 2:
+    seeds = sorted(results.of(name, PLAIN))
+    whole = [remedy for remedy in results.remedies(name) if set(seeds) <= set(results.of(name, remedy))]
+    if len(seeds) < 2 or len(whole) < 2:
         return None
     scored: dict[Candidate, tuple[float, np.ndarray]] = {}
-    for remedy in results.remedies(name):
+    for remedy in whole:
         runs = [results.of(name, remedy)[seed] for seed in seeds]
         for told in decisions:
             known = [validation_score(run, told, goal) for run in runs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from benchmarks.question.data import BALANCED
 from benchmarks.question.remedies import BY_NAME, PLAIN
 from benchmarks.question.summary import Figure, Results, Told, at_epoch, decision, final
 
@@ -13,7 +14,19 @@ DECIDED = (
     "plain", "focal-2", "sqrt", "weights", "focal-2-alpha", "double", "balanced-softmax", "cosine", "ldam-drw",
     "lstm-head-weights",
 )  # fmt: skip
-PER_CENT, PLAIN_NUMBER = 100.0, 1.0
+PER_CENT = 100.0
+# Heading, keys of the figure at the last epoch, scale, digits, whether rows but the first are differences from plain.
+OVERVIEW: tuple[tuple[str, tuple[str, ...], float, int, bool], ...] = (
+    ("tau: how many times the prior was divided out", ("tau",), 1.0, 2, False),
+    ("beta: by how much the logits would have to be stretched", ("beta",), 1.0, 2, False),
+    ("Slope of log predicted on log true counts", ("natural", "slope"), 1.0, 2, False),
+    ("Accuracy, natural test", ("natural", "accuracy"), PER_CENT, 1, True),
+    ("Balanced accuracy", ("balanced", "accuracy"), PER_CENT, 1, True),
+    ("Recall of the rarest third", ("recall", "tail"), PER_CENT, 1, True),
+    ("Macro F1, natural test", ("natural", "macro F1"), PER_CENT, 1, True),
+    ("Count distance, natural test", ("natural", "count distance"), PER_CENT, 1, True),
+    ("Classes with test rows that are never predicted", ("natural", "never predicted"), 1.0, 0, False),
+)
 
 
 def written(header: Cells, rows: Iterable[Cells]) -> list[str]:
@@ -38,6 +51,30 @@ def beside_plain(results: Results, name: str, remedy: str, figure: Figure) -> st
     if remedy == PLAIN:
         return number(results.mean(name, PLAIN, figure), PER_CENT)
     return number(results.difference(name, remedy, figure), PER_CENT, signed=True)
+
+
+def overview(results: Results) -> list[str]:
+    """One table per figure: trainings down, sets across, the largest score at the last epoch."""
+    named = [remedy for remedy in BY_NAME if any(results.of(name, remedy) for name in results.sets)]
+    lines: list[str] = []
+    for heading, path, scale, digits, differences in OVERVIEW:
+        rows = [
+            [
+                BY_NAME[remedy].words,
+                *(_beside(results, name, remedy, final(*path), scale, digits, differences) for name in results.sets),
+            ]
+            for remedy in named
+        ]
+        lines += [f"### {heading}", "", *written(["training", *results.sets], rows), ""]
+    return lines
+
+
+def _beside(
+    results: Results, name: str, remedy: str, figure: Figure, scale: float, digits: int, differences: bool
+) -> str:
+    if differences and remedy != PLAIN:
+        return number(results.difference(name, remedy, figure), scale, digits, signed=True)
+    return number(results.mean(name, remedy, figure), scale, digits)
 
 
 def main_table(results: Results, name: str) -> list[str]:
@@ -76,7 +113,7 @@ def decision_table(results: Results, name: str) -> list[str]:
 
     def row(remedy: str) -> Cells:
         accuracy, balanced = ("natural", "accuracy"), ("balanced", "accuracy")
-        distance = ("natural", "count distance")
+        distance = ("balanced" if name in BALANCED else "natural", "count distance")
         wanted = [
             (*accuracy, "argmax"), (*accuracy, "fix accuracy"), (*balanced, "argmax"),
             (*balanced, "rule balanced-accuracy"), (*balanced, "fix balanced-accuracy"), (*distance, "argmax"),
@@ -118,6 +155,7 @@ def document(results: Results) -> str:
         "and tail is the mean over thirds of the classes by training frequency.",
         "",
     ]
+    lines += ["## All sets beside each other", "", *overview(results)]
     for name in results.sets:
         seeds = len(results.of(name, PLAIN))
         lines += [f"## {name} ({seeds} seed{'s' * (seeds != 1)})", "", *main_table(results, name), ""]
