@@ -10,6 +10,7 @@ from scipy.special import log_softmax, softmax
 
 from evenhand import InputError, estimate_prior, fit_correction, labelled_reference
 from evenhand.shift.likelihood import Dirichlet, expectation, maximise_likelihood, moments, posteriors
+from evenhand.shift.strength import held_out_ratio
 
 WORLDS = [(2, 600, 1.0), (10, 600, 0.8), (100, 800, 0.9), (1000, 800, 1.2)]
 
@@ -370,7 +371,7 @@ def test_random_answers_repeat_with_the_seed():
     z, _ = world(20, 3000, np.ones(20) / 20, pi, 1.0, 0)
     one, again = estimate_prior(z, pi, seed=5), estimate_prior(z, pi, seed=5)
     np.testing.assert_array_equal(one.interval, again.interval)
-    np.testing.assert_allclose(estimate_prior(z, pi, threads=2).prior, one.prior, atol=1e-3)
+    np.testing.assert_allclose(estimate_prior(z, pi, threads=2, seed=5).prior, one.prior, atol=1e-3)
 
 
 def test_input_is_not_changed():
@@ -439,3 +440,50 @@ def test_ten_thousand_classes_and_fifty_thousand_rows_in_a_minute():
     assert time.process_time() - begun < 60
     assert found.passes <= 20
     assert distance(found.prior, np.ones(k) / k) < distance(found.average, np.ones(k) / k)
+
+
+# --- the strength of the prior ---------------------------------------------------------------------------------------
+
+
+def half_spread(k: int, n: int, spread: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    pi = zipf(k)
+    z, _ = world(k, n, np.ones(k) / k, pi, spread, seed)
+    return posteriors(z, 1.0, np.zeros(k)), pi
+
+
+@pytest.mark.parametrize(("k", "spread", "low", "high"), [(10, 1.0, 0.0, 0.3), (1000, 1.2, 0.9, np.inf)])
+def test_rows_that_tell_the_classes_apart_let_the_estimate_go_and_others_do_not(k, spread, low, high):
+    p, pi = half_spread(k, 800, spread, 0)
+    ratio = held_out_ratio(p, pi, lambda mean: mean / mean.sum(), rows_worth=800)
+    assert low < ratio
+    assert ratio <= high
+
+
+def test_the_order_of_the_rows_does_not_matter_to_the_strength():
+    k, n = 300, 900
+    pi, q = zipf(k), np.ones(k) / k
+    z, y = world(k, n, q, pi, 0.5, 0)
+    mixed = estimate_prior(z, pi)
+    in_order = estimate_prior(z[np.argsort(y, kind="stable")], pi)
+    assert abs(distance(mixed.prior, q) - distance(in_order.prior, q)) < 0.02
+    assert distance(in_order.prior, q) < distance(in_order.average, q) + 0.02
+
+
+@pytest.mark.parametrize("scale", [0.6, 1.0, 1.6])
+@pytest.mark.parametrize("k", [30, 200])
+def test_it_is_never_clearly_worse_than_averaging_nor_than_plain_em(k, scale):
+    """Models that are too sure or not sure enough, calibrated on as many rows."""
+    pi = zipf(k)
+    z, y = world(k, 1000, pi, pi, 0.7, 99)
+    reference = labelled_reference(scale * z, y, train_counts=pi * 1e5)
+    ours, mean, em = [], [], []
+    for seed, q in enumerate((pi, 0.7 * pi + 0.3 / k, np.ones(k) / k)):
+        z, _ = world(k, 1000, q, pi, 0.7, seed)
+        found = estimate_prior(scale * z, calibration=reference)
+        ours.append(distance(found.prior, q))
+        mean.append(distance(found.average, q))
+        calibrated = reference.scale * scale * z + reference.offset
+        em.append(distance(plain_em(calibrated, reference.prior, 60), q))
+    assert np.mean(ours) < np.mean(mean) + 0.01
+    assert np.mean(ours) < np.mean(em) + 0.01
+    assert max(np.subtract(ours, mean)) < 0.03

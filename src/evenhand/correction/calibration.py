@@ -59,7 +59,7 @@ class Prior:
     """Known offset, direction and log evaluation prior, from the labels outside of each fold.
 
     Attributes: folds: one Part per fold, its own rows. rest: for each fold the parts of the rows outside it. fine: the
-        parts of a fit on all rows. final: for new rows. log_priors: per fold, and last for new rows. stand_in: (K,)
+        parts of a fit on all rows. final: for new rows. log_prior: (K,) log frequencies of the rows. stand_in: (K,)
         label counts that stand in for training counts, per fold and last for new rows; None where these are given.
     """
 
@@ -67,7 +67,7 @@ class Prior:
     rest: tuple[tuple[Part, ...], ...]
     fine: tuple[Part, ...]
     final: Part
-    log_priors: tuple[Floats, ...]
+    log_prior: Floats
     stand_in: tuple[Ints, ...] | None = None
 
 
@@ -158,7 +158,7 @@ def log_priors(y: Ints, classes: int, slices: list[slice], train: Floats | None,
         return Part(rows, offset, (log_prior - log_prior.mean())[:, None]), log_prior + offset
 
     outside = [np.asarray(total - np.bincount(y[rows], minlength=classes)) for rows in slices]
-    own, of_folds = zip(*(part(rows, counts) for rows, counts in zip(slices, outside, strict=True)), strict=True)
+    own = tuple(part(rows, counts)[0] for rows, counts in zip(slices, outside, strict=True))
     final, log_prior = part(slice(None), total)
     alone = [(Part(slice(None), p.offset, p.directions),) for p in own]
     rest = [without(alone[i] if train is None else own, fold, len(y)) for i, fold in enumerate(slices)]
@@ -167,7 +167,7 @@ def log_priors(y: Ints, classes: int, slices: list[slice], train: Floats | None,
         rest=tuple(rest),
         fine=(final,) if train is None else own,
         final=final,
-        log_priors=(*of_folds, log_prior),
+        log_prior=log_prior,
         stand_in=(*outside, total) if train is None else None,
     )
 
@@ -261,9 +261,8 @@ def fold_models(fitted: Fitted, prior: Prior, slices: list[slice]) -> list[FoldM
             scale_of(theta, classes),
             at((own,), theta, classes[0]),
             at(rest, theta, classes[0]),
-            log_prior,
         )
-        for fold, own, rest, theta, classes, log_prior in zip(
-            slices, prior.folds, prior.rest, fitted.fold_theta, fitted.fold_classes, prior.log_priors[:-1], strict=True
+        for fold, own, rest, theta, classes in zip(
+            slices, prior.folds, prior.rest, fitted.fold_theta, fitted.fold_classes, strict=True
         )
     ]

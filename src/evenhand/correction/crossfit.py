@@ -7,7 +7,7 @@ of all rows that step lands within a small fraction of the standard error, and a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -182,14 +182,13 @@ class FoldModel:
     """A correction for the rows of one fold.
 
     Attributes: beta: scale, one number or (K,). own: the fold's rows with their constants. rest: all other rows, on
-    which the goal's decision is worked out. log_prior: (K,) log evaluation prior.
+    which the goal's decision is worked out.
     """
 
     rows: slice
     beta: float | Floats
     own: tuple[Part, ...]
     rest: tuple[Part, ...]
-    log_prior: Floats
 
 
 def decide_folds(
@@ -198,8 +197,7 @@ def decide_folds(
     """(n,) predictions of every row by the correction of its fold."""
     after = np.empty(sum(m.rows.stop - m.rows.start for m in models), np.int64)
     for m in models:
-        own = replace(aim, log_prior=m.log_prior)
-        decision = goal.rule(Calibrated(z, m.beta, m.rest, masked, threads), own, None)
+        decision = goal.rule(Calibrated(z, m.beta, m.rest, masked, threads), aim, None)
         after[m.rows] = Calibrated(z, m.beta, m.own, masked, threads).choose([decision])[0]
     return after
 
@@ -222,7 +220,7 @@ def crossfit_effect(
         z: (n, K) centred logits of rows in random order. y: (n,) labels.
         parts: offset and directions by rows, as in `evenhand.tilt.Likelihood`.
         goal: a name of `evenhand.goals.GOALS` that needs nothing stated. start: (1 + D,) the fit on all rows.
-        log_prior: (K,) log of the evaluation prior; the labels outside each fold stand in if None.
+        log_prior: (K,) log of the evaluation prior; the labels stand in if None.
         folds: slices of rows. seed: of the bootstrap.
 
     Returns:
@@ -245,7 +243,6 @@ def crossfit_effect(
             float(theta[0]),
             at(within(parts, fold, n), theta),
             at(without(parts, fold, n), theta),
-            rest_log_prior(y, fold, k) if log_prior is None else log_prior,
         )
         for fold, theta in zip(slices, fits.folds, strict=True)
     ]
@@ -267,11 +264,6 @@ def crossfit_effect(
         "scale": float(fits.full[0]),
         "offset": offset - offset.mean(),
     }
-
-
-def rest_log_prior(y: Ints, fold: slice, classes: int) -> Floats:
-    """(K,) log prior of the labels outside a fold."""
-    return smoothed_log_prior(np.bincount(y, minlength=classes) - np.bincount(y[fold], minlength=classes))
 
 
 def decide_raw(z: Singles, threads: int = 1) -> Ints:

@@ -24,6 +24,7 @@ class Effect:
     Attributes:
         before, after: metric -> value. after_interval, difference_interval: metric -> 95 % interval, of the value after
             and of after minus before. changed: rows whose prediction changes. turned: rows that become right or wrong.
+        missed: classes without a single hit, before and after.
     """
 
     rows: int
@@ -33,6 +34,7 @@ class Effect:
     difference_interval: dict[str, list[float]]
     changed: int
     turned: int
+    missed: tuple[int, int] = (0, 0)
 
     def as_dict(self) -> dict[str, Any]:
         """before, after, after_interval, difference_interval."""
@@ -98,6 +100,7 @@ def measure_effect(
         },
         changed=int((before != after).sum()),
         turned=int(((before == y) != (after == y)).sum()),
+        missed=outcomes.missed(),
     )
 
 
@@ -110,6 +113,12 @@ class _Outcomes:
         self.cost = {
             k: (y, m.per_row(y, before), m.per_row(y, after)) for k, m in metrics.items() if isinstance(m, MeanCost)
         }
+
+    def missed(self) -> tuple[int, int]:
+        """Classes without a single hit, before and after."""
+        y = self.labels[0]
+        before, after = (self.occurring - len(np.unique(y[y == self.labels[c]])) for c in (1, 2))
+        return before, after
 
     def values(self, column: int, weights: NDArray[np.uint8] | None) -> dict[str, Floats]:
         """(draws,) of every metric; column 1 is before, 2 is after."""
@@ -180,6 +189,12 @@ def judge(effect: Effect, metric: Metric) -> tuple[bool, str]:
     harmless = low > 0 if metric.sign > 0 else high < 0
     if harmless and speaking < ENOUGH_CHANGES:
         return False, f"not recommended: only {speaking} predictions change sides {where}, too few to judge"
+    if harmless and metric.key == "g_mean" and effect.missed[1] > effect.missed[0]:
+        # A recall of zero counts as that of half a hit, which is a large one where a class has few rows.
+        return False, (
+            f"not recommended: {effect.missed[1]} classes would never be right {where}, now {effect.missed[0]}, and "
+            "the geometric mean counts them as if they had half a hit"
+        )
     show = _points if metric.share else _plain
     unit = " points" if metric.share else ""
     if low > 0 or high < 0:

@@ -138,8 +138,8 @@ def fit_correction(
     slices = fold_edges(rows.usable, min(folds, rows.usable))
     priors = log_priors(rows.y[: rows.usable], k, slices, opened.declared.train_counts, known)
     fitted, compared = select_model(rows, priors, slices, names, threads)
-    frequency = priors.log_priors[-1] if train_counts is None else opened.declared.train_counts
-    aim = replace(aim, log_prior=priors.log_priors[-1], groups=frequency_groups(np.asarray(frequency, np.float64)))
+    frequency = priors.log_prior if train_counts is None else opened.declared.train_counts
+    aim = replace(aim, log_prior=priors.log_prior, groups=frequency_groups(np.asarray(frequency, np.float64)))
     server = replace(chosen, rule=as_offset(chosen.rule)) if foldable else chosen
     draft, effect, measured = _serve(rows, priors, slices, fitted, server, aim, limit, threads, seed)
     recommended, why = (False, draft.why) if draft.why else judge(effect, chosen.metric)

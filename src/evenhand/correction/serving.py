@@ -87,7 +87,9 @@ def serve(
 ) -> Served:
     """The decision for new rows, and cross-fitted decisions on the rows at hand.
 
-    The rules of the folds start from the final one: they see the same rows but a fifth, and no labels.
+    The rules of the folds start from the final one: they see the same rows but a fifth, and no labels. Class
+    frequencies are those of all rows, as in the metrics: a recall divides by the class's rows, and frequencies that
+    left out the fold would favour classes that are rare outside it, whose recalls then count the more.
 
     Args:
         goal, aim: what is wanted. final: calibrated posteriors of all rows with a label that can be judged.
@@ -102,11 +104,10 @@ def serve(
     ends = goal.rule(final, aim, None), second.rule(final, aim, None)
     paths = []
     for m in models:
-        own = replace(aim, log_prior=m.log_prior)
         rest = replace(final, beta=m.beta, parts=m.rest)
         starts = (end if g.fitted else None for g, end in zip((goal, second), ends, strict=True))
-        pair = [g.rule(rest, own, start) for g, start in zip((goal, second), starts, strict=True)]
-        paths.append(path(pair[0], pair[1], np.exp(m.log_prior), shares))
+        pair = [g.rule(rest, aim, start) for g, start in zip((goal, second), starts, strict=True)]
+        paths.append(path(pair[0], pair[1], prior, shares))
     decided = np.concatenate(
         [replace(final, beta=m.beta, parts=m.own).choose(p) for m, p in zip(models, paths, strict=True)], axis=1
     )

@@ -11,7 +11,6 @@ https://arxiv.org/abs/2106.11695, for the Dirichlet prior and the mean posterior
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,12 +41,11 @@ from evenhand.shift.score import (
     looseness,
     normal_quantile,
     pooled_prior,
-    refined_strength,
     score_no_shift,
 )
+from evenhand.shift.strength import held_out_ratio
 from evenhand.tilt import Singles
 
-FOR_SCATTER = 8  # rows per class below which the scatter of the estimate is mostly noise
 TOO_WIDE = 0.1  # if a shift of this total variation could go unnoticed, "not moved" would say too much
 
 
@@ -64,9 +62,10 @@ def estimate_prior(
 ) -> PriorEstimate:
     """Estimate the class prior of unlabelled rows, test whether it has moved, and say which classes did.
 
-    q maximises ``sum_i log sum_c (q_c / pi_c) p_i(c) + m sum_c pi_c log q_c`` with p the calibrated posteriors under
-    pi: EM with a Dirichlet prior worth m rows of the old frequencies. m comes from the data: without a sure shift q
-    stays at pi; the larger the shift, the smaller m. Classes that moved beyond doubt are left out of this prior.
+    q maximises ``sum_i log sum_c (q_c / pi_c) p_i(c) + m sum_c r_c log q_c`` with p the calibrated posteriors under
+    pi: EM with a Dirichlet prior worth m rows. Without a sure shift q stays at pi. With one, r is the mean posterior,
+    and m is what lets halves of the rows foretell each other best: between the mean posterior and plain EM. Where only
+    a few classes moved, they are left out of the prior and the others are held at pi.
 
     Args:
         logits: (n, K) scores of the new rows, NumPy or torch, float16 to float64. For probabilities pass their logs.
@@ -75,8 +74,8 @@ def estimate_prior(
         calibration: from `labelled_reference`, which also gives pi and the cross-check; or a `Correction` whose
             corrected scores are posteriors under `train_prior`. None: ``softmax(logits)`` is taken at its word.
         alpha: level of the test, the intervals (1 - alpha) and the false discovery rate.
-        strength: m, above 0; None to find it. passes: of EM over the rows, at most. threads: over row blocks.
-        seed: of the draws behind intervals and tests.
+        strength: m, above 0, around pi; None to find it. passes: of EM over the rows, at most.
+        threads: over row blocks. seed: of the draws behind intervals and tests, and of the halves.
 
     Returns:
         PriorEstimate, also where there is too little data to say.
@@ -103,8 +102,10 @@ def estimate_prior(
     check_scores("logits", scores.shape, scores.dtype)
     _check_numbers(len(scores), alpha, strength, passes)
     pi, scale, offset, reference = _source(scores.shape[1], train_prior, calibration)
-    p = posteriors(scores, scale, offset, threads)
     rng = np.random.default_rng(seed)
+    # In random order: halves of rows that come sorted by class would foretell each other too well.
+    order = rng.permutation(len(scores)).astype(np.int64)
+    p = posteriors(scores, scale, offset, threads, order)
     n, known = len(p), None if reference is None else reference.rows
     mean, square = moments(p, threads)
     test = score_no_shift(
@@ -143,7 +144,7 @@ def estimate_prior(
         q_value=q_value,
         verdict=tuple(words),
         cross_check=check,
-        expected_accuracy=_expected_accuracy(p, pi, found.q, predicted_labels(scores, threads), threads),
+        expected_accuracy=_expected_accuracy(p, pi, found.q, predicted_labels(scores, threads)[order], threads),
         strength=firm,
         passes=found.passes,
         converged=found.converged,
@@ -208,29 +209,28 @@ def _fit(
 ) -> tuple[Maximum, Dirichlet, float]:
     """The estimate, the wide prior of its interval, and the strength used."""
     n = len(p)
+    worth = n / test.n_eff
     loose = looseness(test, pi, mean)
     if strength is not None:
-        loose = Looseness(strength, strength, np.zeros(len(pi), bool))
+        loose = Looseness(0.0, np.zeros(len(pi), bool), strength)
     # Without shift old and new rows say the same: the centre is the mean of both. pi alone would be worse than
     # averaging the new rows where these are many more than the labelled ones.
-    centre = pooled_prior(pi, mean, n, known)
-    worth = n / test.n_eff
-    if np.isinf(loose.strength) and not loose.free.any():
+    pooled = pooled_prior(pi, mean, n, known)
+    centre, used = pooled, np.inf if strength is None else strength
+    if loose.moved > 0:
+
+        def between(mean: Floats) -> Floats:
+            return np.asarray((1 - loose.moved) * pooled + loose.moved * (mean / mean.sum()))
+
+        centre = between(mean)
+        used = held_out_ratio(p, pi, between, rows_worth=test.n_eff, threads=threads) * n / worth
+    wide = Dirichlet(pi, min(loose.wide, used), loose.free)
+    if np.isinf(used) and not loose.free.any():
         value, soft = expectation(p, pi, centre, threads)
-        found = Maximum(centre, soft, value, 1, True)
-        return found, Dirichlet(pi, loose.wide, loose.free), loose.strength
-    belief = Dirichlet(centre, loose.strength * worth, loose.free)
-    start = belief.maximise(mean * n)
-    settled = strength is not None or np.isinf(loose.strength) or n < FOR_SCATTER * len(pi)
-    first = passes if settled else -(-passes // 2)
-    found = maximise_likelihood(p, pi, belief, start=start, passes=first, threads=threads)
-    used = loose.strength
-    if not settled and passes > found.passes:
-        used = refined_strength(used, found.q, centre)
-        belief = Dirichlet(centre, used * worth, loose.free)
-        again = maximise_likelihood(p, pi, belief, start=found.q, passes=passes - found.passes, threads=threads)
-        found = replace(again, passes=found.passes + again.passes)
-    return found, Dirichlet(pi, min(loose.wide, used), loose.free), used
+        return Maximum(centre, soft, value, 1, True), wide, used
+    belief = Dirichlet(centre, used * worth, loose.free)
+    found = maximise_likelihood(p, pi, belief, start=belief.maximise(mean * n), passes=passes, threads=threads)
+    return found, wide, used
 
 
 def _class_answers(q: Floats, open_: Uncertainty, pi: Floats, alpha: float) -> tuple[Floats, Floats]:

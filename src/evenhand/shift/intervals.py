@@ -21,8 +21,8 @@ from evenhand.homogeneity import benjamini_hochberg
 from evenhand.shift.likelihood import TINY, Dirichlet, Maximum, ratios
 from evenhand.tilt import Singles
 
-CELLS = 100_000_000  # scores that the information is taken from
-WORK = 4_000_000_000  # products per iteration; decides the number of draws
+CELLS = 50_000_000  # scores that the information is taken from
+WORK = 2_400_000_000  # products per iteration; decides the number of draws
 DRAWS = (48, 256)
 ITERATIONS = 40
 JEFFREYS = 0.5  # rows of prior for a class that no other prior holds

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from evenhand.declared import Floats
+from evenhand.declared import Floats, Ints
 from evenhand.scanning import bad_rows
 from evenhand.tilt import BLOCK_CELLS, Singles, map_blocks
 
@@ -34,8 +34,17 @@ Bools = NDArray[np.bool_]
 T = TypeVar("T")
 
 
-def posteriors(logits: NDArray[np.floating[Any]], scale: float | Floats, offset: Floats, threads: int = 1) -> Singles:
+def posteriors(
+    logits: NDArray[np.floating[Any]],
+    scale: float | Floats,
+    offset: Floats,
+    threads: int = 1,
+    order: Ints | None = None,
+) -> Singles:
     """(n, K) float32 ``softmax(scale z + offset)``, computed block by block; a class at -inf gets zero.
+
+    Args:
+        order: (n,) permutation of the rows; as they are if None.
 
     Raises:
         InputError: a row holds NaN, +inf or nothing but -inf.
@@ -47,7 +56,8 @@ def posteriors(logits: NDArray[np.floating[Any]], scale: float | Floats, offset:
     def block(rows: slice) -> None:
         e = p[rows]
         with np.errstate(over="ignore", invalid="ignore"):
-            np.multiply(logits[rows], factor, out=e, casting="same_kind")
+            some = logits[rows] if order is None else logits[order[rows]]
+            np.multiply(some, factor, out=e, casting="same_kind")
             e += constant
             top = e.max(axis=1, keepdims=True)
             wrong[rows] = ~np.isfinite(top[:, 0])
@@ -57,7 +67,8 @@ def posteriors(logits: NDArray[np.floating[Any]], scale: float | Floats, offset:
 
     map_blocks(block, row_blocks(p.shape), threads)
     if wrong.any():
-        raise bad_rows("logits", np.flatnonzero(wrong).astype(np.int64))
+        bad = np.flatnonzero(wrong) if order is None else np.sort(order[wrong])
+        raise bad_rows("logits", bad.astype(np.int64))
     return p
 
 
@@ -115,6 +126,13 @@ def expectation(p: Singles, prior: Floats, q: Floats, threads: int = 1) -> tuple
 
     value, columns = sum_blocks(p, block, threads)
     return float(value[0]), columns * ratio
+
+
+def row_likelihoods(p: Singles, prior: Floats, q: Floats, threads: int = 1) -> Floats:
+    """(n,) ``log sum_c (q_c / pi_c) p_i(c)``, the log-likelihood ratio of every row."""
+    ratio = ratios(prior, q)
+    parts = map_blocks(lambda rows: np.log((p[rows] @ ratio).astype(np.float64)), row_blocks(p.shape), threads)
+    return np.concatenate(parts)
 
 
 def ratios(prior: Floats, q: Floats) -> Singles:

@@ -29,7 +29,7 @@ class PriorEstimate:
             ``less often``, ``as before``, ``too few rows to judge``.
         cross_check: what the predicted labels say; None without labelled rows.
         expected_accuracy: (before, after) correction to q, as the posteriors foretell it.
-        strength: rows that the Dirichlet prior counts for; inf where nothing moved. passes; converged: of EM.
+        strength: rows that the Dirichlet prior counts for; inf where q is its centre. passes; converged: of EM.
         rows: n. reference_rows: N behind pi, None where pi was given. alpha: level. scale, offset: the calibration.
     """
 

@@ -24,7 +24,7 @@ from scipy.special import chdtrc, chdtri, erfc, ndtri
 from evenhand.declared import Floats
 from evenhand.tilt import Singles
 
-GRAM_ROWS = 1_000
+GRAM_ROWS = 700
 SPARSE_SHARE = 0.2  # of the level, spent on the single class that moved most
 SURE = 0.01  # a shift is believed, and the estimate let go of pi, beyond this level
 STEEPEST = 8.0  # a larger skewness of the null would be that of an eighth of a degree of freedom
@@ -135,7 +135,7 @@ def _null_moments(
     g = _pair_products(x * np.sqrt(weight).astype(np.float32))
     unweighted = _pair_products(x * np.where(pooled > 0, 1 / np.sqrt(np.maximum(pooled, TINY)), 0).astype(np.float32))
     square = g @ g
-    tau2 = float(np.trace(square)) / (m * (m - 3))
+    tau2 = float((g * g).sum()) / (m * (m - 3))
     triples = float((square * g).sum()) / (m * (m - 1) * (m - 2))
     cubes = float((g**3).sum()) / (m * (m - 1))
     return tau2, 8 * triples + 4 * cubes / n_eff, float((g * unweighted).sum()) / (m * (m - 3))
@@ -170,21 +170,22 @@ class Looseness:
     """How far the rows let the estimate go from pi.
 
     Attributes:
-        strength: rows that pi counts for in the estimate; inf where there is no sure shift. wide: the same for its
-            interval. free: (K,) classes that moved alone, which no prior holds.
+        moved: how sure it is that the prior moved as a whole, from 0 (U is below what it exceeds in 1 % of the cases
+            without shift) towards 1. free: (K,) classes that moved alone, which no prior holds. wide: rows that pi
+            counts for in the intervals.
     """
 
-    strength: float
-    wide: float
+    moved: float
     free: NDArray[np.bool_]
+    wide: float
 
 
 def looseness(test: ShiftTest, prior: Floats, mean: Floats) -> Looseness:
-    """The Dirichlet prior from the data (empirical Bayes).
+    """How far the estimate may leave pi, from the data (empirical Bayes).
 
-    If the q_c scatter around pi_c with variance pi_c / m, U is n_eff reach / m on average, which gives m. Where U is
-    below what it exceeds in 1 % of the cases without shift, q stays at pi; above, m falls to its full estimate soon.
-    For the interval twice the shift seen, and all that could hide below the critical value, counts as shift.
+    Where U is below what it exceeds in 1 % of the cases without shift, q stays at pi; above, it is let go soon. If the
+    q_c scatter around pi_c with variance pi_c / m, U is n_eff reach / m on average, which gives m: for the interval
+    twice the shift seen, and all that could hide below the critical value, counts as shift.
 
     Few classes may have moved while the others stayed: if without the classes beyond any doubt
     (``|z| > sqrt(2 log K + 6)``, at most a tenth of all) no sure shift is left, these are set free and the others held.
@@ -193,23 +194,13 @@ def looseness(test: ShiftTest, prior: Floats, mean: Floats) -> Looseness:
     free = np.abs(test.z) > (2 * np.log(k) + 6) ** 0.5
     scale = test.n_eff * test.reach
     signal, rest = test.statistic, _without(test, prior, mean, ~free)
-    if free.any() and free.sum() <= k / 10 and rest < test.critical:
-        return Looseness(float("inf"), max(1.0, scale / max(2 * max(rest, 0.0) + test.critical, TINY)), free)
+    alone = free.any() and free.sum() <= k / 10 and rest < test.critical
+    seen = max(rest if alone else signal, 0.0)
+    wide = max(1.0, scale / max(2 * seen + test.critical, TINY))
+    if alone:
+        return Looseness(0.0, free, wide)
     sure = max(0.0, 1 - (test.critical / signal) ** 4) if signal > 0 else 0.0
-    strength = max(1.0, scale / (sure * signal)) if sure > 0 else float("inf")
-    wide = max(1.0, scale / max(2 * max(signal, 0.0) + test.critical, TINY))
-    return Looseness(strength, wide, np.zeros(k, bool))
-
-
-def refined_strength(strength: float, q: Floats, centre: Floats) -> float:
-    """A smaller strength where the estimate q itself has left the centre farther than `strength` believes.
-
-    The scatter of q gives ``(K - 1) / sum_c (q_c - pi_c)^2 / pi_c``. U weighs large shifts of rare classes low, this
-    one counts noise as shift: the geometric mean of the two strengths errs less than either.
-    """
-    held = centre > 0
-    scatter = float(((q[held] - centre[held]) ** 2 / centre[held]).sum())
-    return max(1.0, float(np.sqrt(strength * min(strength, (len(q) - 1) / max(scatter, TINY)))))
+    return Looseness(sure, np.zeros(k, bool), wide)
 
 
 def _without(test: ShiftTest, prior: Floats, mean: Floats, rest: NDArray[np.bool_]) -> float:
