@@ -123,7 +123,7 @@ def test_blocks_are_the_whole_tensor(rows, classes, options, seed):
     order = (change.get(name) for name in ("scale", "offset", "row_scale", "pair_offset", "direction"))
     one, other = (logits.clone().requires_grad_() for _ in range(2))
     blockwise = dense_statistics(one, target, **change)
-    gap, own, mean = rows_module._plain(other, target, *order)
+    gap, own, mean = rows_module.plain_statistics(other, target, *order)
     whole = [gap, own] + ([mean] if "direction" in options else [])
     found = [x for x in blockwise if x is not None]
     upstream = [draw(rows).where(x.isfinite(), 0.0) for x in whole]

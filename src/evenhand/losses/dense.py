@@ -1,12 +1,45 @@
-"""Row statistics of dense logits under a law."""
+"""Dense logits of rows with class indices, and their row statistics and losses under a law."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from evenhand.losses.law import Law
+from evenhand.losses.law import Law, row_losses
+from evenhand.losses.reduction import RowLosses
 from evenhand.losses.rows import Adjustment, RowStatistics, arithmetic, dense_statistics
+
+
+@dataclass(frozen=True, eq=False)
+class HardRows:
+    """Checked and flat: what a loss is computed from.
+
+    Attributes:
+        logits: (N, K). index: (N,) int64 in [0, K), any class where a row is not counted.
+        counted: (N,) bool, or None if all are. sample_weight, extra: (N,) or None.
+    """
+
+    logits: Tensor
+    index: Tensor
+    counted: Tensor | None
+    sample_weight: Tensor | None
+    extra: Tensor | None
+
+
+def hard_row_losses(rows: HardRows, statistics: RowStatistics, law: Law) -> RowLosses:
+    """(N,) losses before reduction, from the statistics of these rows under the law."""
+    direction = law.direction(rows.logits.shape[1], statistics.gap)
+    return row_losses(
+        statistics,
+        rows.index,
+        law,
+        direction=direction,
+        counted=rows.counted,
+        sample_weight=rows.sample_weight,
+        extra=rows.extra,
+    )
 
 
 def adjusted_statistics(logits: Tensor, index: Tensor, law: Law) -> RowStatistics:

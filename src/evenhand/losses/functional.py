@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from evenhand.losses.dense import adjusted_statistics
-from evenhand.losses.law import PLAIN, Law, check_law, check_smoothing, row_losses
-from evenhand.losses.reduction import Denominator, Empty, Reduction, RowLosses, check_choice, divide, reduce
-from evenhand.losses.rows import arithmetic, is_traced
+from evenhand.losses.dense import HardRows, adjusted_statistics, hard_row_losses
+from evenhand.losses.law import PLAIN, Law, check_law
+from evenhand.losses.reduced import can_reduce, reduced_loss
+from evenhand.losses.reduction import Denominator, Empty, Reduction, RowLosses, check_choice, reduce
+from evenhand.losses.rows import is_traced
 from evenhand.losses.soft import soft_row_losses
 from evenhand.losses.targets import (
     Layout,
@@ -19,10 +18,12 @@ from evenhand.losses.targets import (
     flatten_logits,
     index_target,
     is_distributed,
-    logits_shape,
     per_row,
     soft_target,
 )
+from evenhand.losses.torchs_own import torch_takes, torchs_loss
+
+REDUCTIONS, DENOMINATORS, EMPTY = get_args(Reduction), get_args(Denominator), get_args(Empty)
 
 
 def nll(
@@ -116,13 +117,16 @@ def cross_entropy(
             denominator=denominator,
             empty=empty,
         )
-    asked = sample_weight is not None or extra is not None or not isinstance(denominator, str)
-    if not asked and denominator == "weights" and law.torch_can and _torch_takes(logits, target, law, class_dim):
-        return _by_torch(logits, target, law, ignore_index, reduction, empty)
-    rows = losses_by_row(
-        logits, target, law, sample_weight=sample_weight, extra=extra, ignore_index=ignore_index, class_dim=class_dim
-    )
-    return reduce(rows, reduction, denominator=denominator, empty=empty)
+    plain = sample_weight is None and extra is None and isinstance(denominator, str) and denominator == "weights"
+    if plain and torch_takes(logits, target, law, class_dim):
+        return torchs_loss(logits, target, law, ignore_index, reduction, empty)
+    options: dict[str, Any] = {"sample_weight": sample_weight, "extra": extra, "ignore_index": ignore_index}
+    fixed = (sample_weight, extra, denominator)
+    if reduction != "none" and not target.is_floating_point() and can_reduce(logits, law, *fixed):
+        rows = _hard_rows(flatten_logits(logits, class_dim), target, law, **options)
+        return reduced_loss(rows, law, reduction=reduction, denominator=denominator, empty=empty)
+    every = losses_by_row(logits, target, law, class_dim=class_dim, **options)
+    return reduce(every, reduction, denominator=denominator, empty=empty)
 
 
 def losses_by_row(
@@ -143,14 +147,13 @@ def losses_by_row(
         options: dict[str, Any] = {"ignore_index": ignore_index, "class_dim": class_dim}
         return sharded_losses_by_row(logits, target, law, sample_weight=sample_weight, extra=extra, **options)
     layout = flatten_logits(logits, class_dim)
-    check_law(law, layout.logits.shape[1])
-    weight = per_row("sample_weight", sample_weight, layout.positions, layout.logits)
-    more = per_row("extra", extra, layout.positions, layout.logits)
     if target.is_floating_point():
+        weight, more = _row_wise(layout, law, sample_weight, extra)
         shares = soft_target(target, layout, logits, ignore_index, class_dim)
         rows = soft_row_losses(layout.logits, shares, law, weight, more)
     else:
-        rows = _hard(layout, target, law, ignore_index, weight, more)
+        hard = _hard_rows(layout, target, law, sample_weight, extra, ignore_index)
+        rows = hard_row_losses(hard, adjusted_statistics(hard.logits, hard.index, law), law)
     return RowLosses(*(x.reshape(layout.positions) for x in rows))
 
 
@@ -160,64 +163,32 @@ def check_options(reduction: str, denominator: object, empty: str) -> None:
     Raises:
         InputError: another name for the reduction, the denominator or the empty batch.
     """
-    check_choice("reduction", reduction, get_args(Reduction))
-    check_choice("empty", empty, get_args(Empty))
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_choice("empty", empty, EMPTY)
     if isinstance(denominator, str):
-        check_choice("denominator", denominator, get_args(Denominator))
+        check_choice("denominator", denominator, DENOMINATORS)
 
 
-def _hard(
-    layout: Layout, target: Tensor, law: Law, ignore_index: int, weight: Tensor | None, extra: Tensor | None
-) -> RowLosses:
-    logits, classes = layout.logits, layout.logits.shape[1]
-    index, counted = index_target(target, classes, layout.positions, ignore_index, traced=is_traced(logits))
-    return row_losses(
-        adjusted_statistics(logits, index, law),
-        index,
-        law,
-        direction=_direction(logits, law),
-        counted=counted,
-        sample_weight=weight,
-        extra=extra,
+def _row_wise(
+    layout: Layout, law: Law, sample_weight: Tensor | None, extra: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Sample weight and extra, flat, once the law fits."""
+    check_law(law, layout.logits.shape[1])
+    return (
+        per_row("sample_weight", sample_weight, layout.positions, layout.logits),
+        per_row("extra", extra, layout.positions, layout.logits),
     )
 
 
-def _direction(logits: Tensor, law: Law) -> Tensor | None:
-    return law.direction(logits.shape[1], logits.new_empty(0, dtype=arithmetic(logits)))
-
-
-def _torch_takes(logits: Tensor, target: Tensor, law: Law, class_dim: int) -> bool:
-    """Class indices, float32 or float64, classes where torch looks for them, and weights that fit."""
-    dims = logits.dim()
-    usual = target.dtype == torch.int64 and logits.is_floating_point() and logits.element_size() >= 4
-    placed = dims == 1 or class_dim in ((1, -1) if dims == 2 else (1,))
-    weight = law.class_weight  # torch has no gradient for it
-    fits = weight is None or (
-        isinstance(weight, Tensor) and len(weight) == logits.shape[min(1, dims - 1)] and not weight.requires_grad
-    )
-    return usual and dims > 0 and placed and fits and check_smoothing(law)
-
-
-def _by_torch(
-    logits: Tensor, target: Tensor, law: Law, ignore_index: int, reduction: Reduction, empty: Empty
-) -> Tensor:
-    index, counted = index_target(target, *logits_shape(logits), ignore_index, traced=is_traced(logits))
-    weight = None if law.class_weight is None else law.class_weight.to(logits.device, logits.dtype)
-    options: dict[str, Any] = {
-        "weight": weight,
-        "ignore_index": ignore_index,
-        "label_smoothing": float(law.label_smoothing),
-    }
-    if reduction != "mean" or empty == "nan":
-        return F.cross_entropy(logits, target, reduction=reduction, **options)
-    if weight is None:
-        mean = F.cross_entropy(logits, target, **options)
-        return mean if counted is None and len(index) else torch.where(_any(counted), mean, torch.zeros_like(mean))
-    # torch's own weighted mean has a NaN gradient where all weights of the batch are 0
-    total = F.cross_entropy(logits, target, reduction="sum", **options)
-    rows = weight[index]
-    return divide(total, (rows if counted is None else rows.where(counted, 0.0)).sum(), empty)
-
-
-def _any(counted: Tensor | None) -> Tensor:
-    return torch.tensor(False) if counted is None else counted.any()
+def _hard_rows(
+    layout: Layout,
+    target: Tensor,
+    law: Law,
+    sample_weight: Tensor | None,
+    extra: Tensor | None,
+    ignore_index: int,
+) -> HardRows:
+    weight, more = _row_wise(layout, law, sample_weight, extra)
+    logits, positions = layout
+    index, counted = index_target(target, logits.shape[1], positions, ignore_index, traced=is_traced(logits))
+    return HardRows(logits, index, counted, weight, more)

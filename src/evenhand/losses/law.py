@@ -73,6 +73,17 @@ class Law:
         return isinstance(self.label_smoothing, Tensor) or self.label_smoothing > 0
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether it is known that nothing in the law is being learned: its vectors, and those of a shape that can tell
+        its slope; other shapes may hold anything."""
+        vectors = [self.scale, self.offset, self.margin, self.temperature, self.class_weight, self.label_smoothing]
+        if self.shape is not None:
+            if not hasattr(self.shape, "with_slope"):
+                return False
+            vectors += vars(self.shape).values()
+        return not any(isinstance(x, Tensor) and x.requires_grad for x in vectors)
+
+    @property
     def torch_can(self) -> bool:
         """Whether ``torch.nn.functional.cross_entropy`` has every option that is on."""
         extras = (self.scale, self.offset, self.margin, self.temperature, self.pair_offset, self.shape)

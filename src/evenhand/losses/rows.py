@@ -80,8 +80,8 @@ def dense_statistics(
         None if x is None else x.to(logits.device, wide) for x in (scale, offset, row_scale, pair_offset, direction)
     )
     arguments = (logits, target, scale, offset, row_scale, pair_offset, direction)
-    if _needs_plain(logits, scale, offset, row_scale, pair_offset, direction):
-        gap, target_logit, mean = _plain(*arguments)
+    if _needsplain_statistics(logits, scale, offset, row_scale, pair_offset, direction):
+        gap, target_logit, mean = plain_statistics(*arguments)
     else:
         gap, target_logit, mean = _Blockwise.apply(*arguments)  # type: ignore[no-untyped-call]
     return RowStatistics(gap, target_logit, None if direction is None else mean)
@@ -101,12 +101,12 @@ def is_traced(x: Tensor) -> bool:
     return transformed
 
 
-def _needs_plain(logits: Tensor, *learnable: Tensor | None) -> bool:
+def _needsplain_statistics(logits: Tensor, *learnable: Tensor | None) -> bool:
     learned = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in learnable)
     return learned or is_traced(logits)
 
 
-def _plain(
+def plain_statistics(
     logits: Tensor,
     target: Tensor,
     scale: Tensor | None,
@@ -165,36 +165,68 @@ def sweep(
         logits: (N, K). target: (N,) int64.
         adjustment: scale, offset, row_scale, pair_offset and direction as in :func:`dense_statistics`, all in the type
             of the arithmetic. Without a direction the last result is empty.
-        out: (N, K) in the type of the arithmetic, for instance the logits themselves, that is left with the softmax
-            over the other classes; None where nobody needs it.
+        out: (N, K) in the type of the arithmetic, for instance the logits themselves, that is left with what
+            :func:`slope_of_block` takes; None where nobody needs it.
     """
     rows, direction = len(logits), adjustment[-1]
     others, target_logit, mean = (
         torch.empty(size, dtype=arithmetic(logits), device=logits.device)
         for size in (rows, rows, 0 if direction is None else rows)
     )
-    for part, block in _blocks(logits, adjustment, out):
-        column = target[part, None]
-        if direction is not None:
-            torch.mv(block, direction, out=mean[part])
-        torch.gather(block, 1, column, out=target_logit[part, None])
-        block.scatter_(1, column, float("-inf"))
-        others[part] = _logsumexp(block, column)
+    for part, block in blocks(logits, adjustment, out):
+        others[part], target_logit[part], along = sweep_block(block, target[part, None], direction)
+        if along is not None:
+            mean[part] = along
     return others, target_logit, mean
 
 
-def _logsumexp(block: Tensor, column: Tensor) -> Tensor:
-    """(n,) log-sum-exp of the rows, in which `column` holds -inf; the block is overwritten with the softmax.
+def sweep_block(block: Tensor, column: Tensor, direction: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(n,) log-sum-exp over the other classes, target logit and ``direction . z~`` of adjusted logits.
 
-    The largest share of a softmax is one over its sum, and the fused softmax is faster than subtraction, ``exp`` and
-    sum one by one.
+    In the target's place the block gets the largest of the other logits before its softmax is taken. The share r of
+    that place then tells the sum over the others without cancellation, as ``exp(top) (1 - r) / r`` with r <= 1/2: one
+    pass less than looking for the largest share. The block is left with this softmax.
+
+    Args:
+        block: (n, K), overwritten. column: (n, 1) int64 targets. direction: (K,) or None.
     """
-    top = block.amax(1)
-    # a row with one class left has nothing to share the softmax among, which would be 0 / 0
-    nothing = top.isneginf()
-    block.scatter_(1, column, torch.where(nothing, torch.zeros_like(top), top.new_tensor(float("-inf")))[:, None])
-    share = torch.softmax(block, 1, out=block).amax(1)
-    return torch.where(nothing, top, top - share.log())
+    own = block.gather(1, column)
+    # out=, since autocast would take the product in half precision
+    mean = None if direction is None else torch.mv(block, direction, out=block.new_empty(len(block)))
+    block.scatter_(1, column, float("-inf"))
+    # a row with one class left keeps a finite number: its r is 1, and the sum over the others 0
+    top = block.amax(1, keepdim=True).clamp_(min=torch.finfo(block.dtype).min)
+    block.scatter_(1, column, top)
+    torch.softmax(block, 1, out=block)
+    others = top.sub_(torch.logit(block.gather(1, column)))
+    return others[:, 0], own[:, 0], mean
+
+
+def slope_of_block(
+    block: Tensor, column: Tensor, adjustment: Sequence[Tensor | None], upstream: Sequence[Tensor | None]
+) -> None:
+    """Turn what :func:`sweep_block` left in a block into the gradient by the logits.
+
+    Args:
+        block: (n, K), overwritten. column: (n, 1) targets. adjustment: as it was, for these rows.
+        upstream: (n,) gradients by gap, target logit and mean; None where there is none.
+    """
+    by_gap, by_target, by_mean = (None if u is None else u[:, None] for u in upstream)
+    scale, _, row_scale, _, direction = adjustment
+    if by_gap is None:
+        block.zero_()
+    else:
+        # 1 - r is at least 1/2, and 0 where no other class is left
+        block.mul_(by_gap / (1 - block.gather(1, column)).clamp_(min=0.5))
+    at_target = by_target if by_gap is None else (-by_gap if by_target is None else by_target - by_gap)
+    if at_target is not None:
+        block.scatter_(1, column, at_target)
+    if direction is not None and by_mean is not None:
+        block.addcmul_(by_mean, direction)
+    if row_scale is not None:
+        block.mul_(row_scale[:, None])
+    if scale is not None:
+        block.mul_(scale)
 
 
 def sweep_back(
@@ -216,29 +248,25 @@ def sweep_back(
         out: (N, K) of the logits' type to write to, or the logits themselves; None for a new tensor.
         swept: whether :func:`sweep` has left its softmax in place of the logits.
     """
-    zeros = torch.zeros_like(others)
-    by_gap, by_target, by_mean = (zeros if u is None else u for u in upstream)
-    scale, _, row_scale, _, direction = adjustment
-    # a row with one class left has nothing to share the softmax among, which would be 0 / 0
-    masked = torch.where(others.isneginf(), zeros, float("-inf"))[:, None]
-    at_target = (by_target - by_gap)[:, None]
     gradient = torch.empty_like(logits) if out is None else out
-    for part, block in _blocks(logits, (None,) * 5 if swept else adjustment, gradient):
+    # a finite number where no other class is left, which then has nothing to share but its own place
+    middle = others.clamp(min=torch.finfo(others.dtype).min)[:, None]
+    scale, offset, row_scale, _, direction = adjustment
+    for part, block in blocks(logits, (None,) * 5 if swept else adjustment, gradient):
         column = target[part, None]
         if not swept:
-            block.scatter_(1, column, masked[part])
+            block.scatter_(1, column, middle[part])
             torch.softmax(block, 1, out=block)
-        block.mul_(by_gap[part, None])
-        block.scatter_(1, column, at_target[part])
-        if direction is not None and upstream[2] is not None:
-            block.addcmul_(by_mean[part, None], direction)
-        if row_scale is not None:
-            block.mul_(row_scale[part, None])
-        if scale is not None:
-            block.mul_(scale)
+        by_row = [None if u is None else u[part] for u in upstream]
+        slope_of_block(block, column, (scale, offset, part_of(row_scale, part), None, direction), by_row)
         if block.data_ptr() != gradient[part].data_ptr():
             gradient[part].copy_(block)
     return gradient
+
+
+def part_of(rows: Tensor | None, part: slice) -> Tensor | None:
+    """Some rows of what may not be there."""
+    return None if rows is None else rows[part]
 
 
 def _block_cells(logits: Tensor) -> int:
@@ -249,7 +277,7 @@ def _block_cells(logits: Tensor) -> int:
 def _differentiable_gradient(
     logits: Tensor, target: Tensor, adjustment: list[Tensor | None], upstream: tuple[Tensor | None, ...]
 ) -> Tensor:
-    outputs = _plain(logits, target, *adjustment)
+    outputs = plain_statistics(logits, target, *adjustment)
     pairs = [(out, u) for out, u in zip(outputs, upstream, strict=True) if u is not None and out.requires_grad]
     (gradient,) = torch.autograd.grad(
         [out for out, _ in pairs], logits, grad_outputs=[u for _, u in pairs], create_graph=True
@@ -257,7 +285,7 @@ def _differentiable_gradient(
     return gradient
 
 
-def _blocks(logits: Tensor, adjustment: Any, out: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+def blocks(logits: Tensor, adjustment: Any, out: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
     """(rows, adjusted logits of these rows in a buffer that may be overwritten); the buffer is `out` if it can be."""
     scale, offset, row_scale, pair_offset, _ = adjustment
     rows, classes = logits.shape

@@ -9,11 +9,27 @@ into NaN.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from evenhand.losses.rows import softplus
+
+
+class Point(NamedTuple):
+    """Where a shape and its slope are asked for: what the slopes of all shapes are made of.
+
+    Attributes:
+        gap: (N,). nll: (N,) ``softplus(gap)``. wrong: (N,) ``1 - p = sigmoid(gap)``.
+        target: (N,) int64. extra: (N,) of the caller, or None.
+    """
+
+    gap: Tensor
+    nll: Tensor
+    wrong: Tensor
+    target: Tensor
+    extra: Tensor | None
 
 
 def focal(gap: Tensor, gamma: Tensor | float) -> Tensor:
@@ -81,6 +97,14 @@ class Focal:
         loss = focal(gap, _by_class(self.gamma, target, gap))
         return loss if self.alpha is None else loss * _by_class(self.alpha, target, gap)
 
+    def with_slope(self, at: Point) -> tuple[Tensor, Tensor]:
+        """(N,) losses and their slopes by the gap."""
+        loss, slope = _focal_with_slope(at, _by_class(self.gamma, at.target, at.gap))
+        if self.alpha is None:
+            return loss, slope
+        alpha = _by_class(self.alpha, at.target, at.gap)
+        return loss * alpha, slope * alpha
+
 
 @dataclass(frozen=True, eq=False)
 class Poly:
@@ -93,6 +117,15 @@ class Poly:
         """(N,) losses."""
         return poly(gap, self.epsilon) if self.gamma == 0 else poly_focal(gap, self.gamma, self.epsilon)
 
+    def with_slope(self, at: Point) -> tuple[Tensor, Tensor]:
+        """(N,) losses and their slopes by the gap."""
+        p = torch.exp(-at.nll)
+        if self.gamma == 0:
+            return torch.add(at.nll, at.wrong, alpha=self.epsilon), at.wrong * (1 + self.epsilon * p)
+        loss, slope = _focal_with_slope(at, self.gamma)
+        term = self.epsilon * torch.exp(-(self.gamma + 1) * softplus(-at.gap))
+        return loss + term, slope + (self.gamma + 1) * p * term
+
 
 @dataclass(frozen=True, eq=False)
 class Generalised:
@@ -103,6 +136,11 @@ class Generalised:
     def __call__(self, gap: Tensor, target: Tensor, extra: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """(N,) losses."""
         return generalised(gap, self.q)
+
+    def with_slope(self, at: Point) -> tuple[Tensor, Tensor]:
+        """(N,) losses and their slopes by the gap."""
+        power = -self.q * at.nll
+        return torch.expm1(power) / -self.q, torch.exp(power) * at.wrong
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +153,19 @@ class InfluenceBalanced:
     def __call__(self, gap: Tensor, target: Tensor, extra: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """(N,) losses."""
         return influence_balanced(gap, 1.0 if extra is None else extra.to(gap), self.alpha, self.epsilon)
+
+    def with_slope(self, at: Point) -> tuple[Tensor, Tensor]:
+        """(N,) losses and their slopes by the gap."""
+        influence = 2 * at.wrong * (1.0 if at.extra is None else at.extra.to(at.gap))
+        factor = self.alpha / (influence + self.epsilon)
+        return factor * at.nll, factor * at.wrong
+
+
+def _focal_with_slope(at: Point, gamma: Tensor | float) -> tuple[Tensor, Tensor]:
+    """``f L`` and ``f (1 - p + gamma p L)`` with ``f = (1 - p)^gamma``."""
+    finite = at.gap.clamp(min=torch.finfo(at.gap.dtype).min)  # see focal()
+    factor = torch.exp(-gamma * softplus(-finite))
+    return factor * at.nll, factor * torch.addcmul(at.wrong, torch.exp(-at.nll), gamma * at.nll)
 
 
 def _by_class(value: float | Tensor, target: Tensor, like: Tensor) -> float | Tensor:
