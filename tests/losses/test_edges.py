@@ -19,7 +19,7 @@ from torch import Tensor  # noqa: E402
 from evenhand.declared import InputError  # noqa: E402
 from evenhand.losses.decisions.implied import PosteriorRule  # noqa: E402
 from evenhand.losses.decisions.rule import DecisionRule  # noqa: E402
-from evenhand.losses.functional import cross_entropy  # noqa: E402
+from evenhand.losses.functional import cross_entropy, losses_by_row  # noqa: E402
 from evenhand.losses.law import Law  # noqa: E402
 from evenhand.losses.modules.base import SoftmaxLoss  # noqa: E402
 from evenhand.losses.multilabel.label_rule import LabelRule  # noqa: E402
@@ -240,13 +240,21 @@ def test_backward_twice_and_checkpointed(law: Law) -> None:
     torch.testing.assert_close(again.grad, once.grad)
 
 
-def test_logits_changed_in_place_are_noticed() -> None:
+def test_logits_changed_in_place_do_not_change_the_gradient() -> None:
     z, y = batch()
-    z = z.requires_grad_() * 1
-    loss = cross_entropy(z, y, LAWS["offset"])
-    z.mul_(2)
+    once = z.clone().requires_grad_()
+    cross_entropy(once, y, LAWS["offset"]).backward()
+    leaf = z.clone().requires_grad_()
+    logits = leaf * 1
+    loss = cross_entropy(logits, y, LAWS["offset"])
+    logits.mul_(2)  # torch's own loss allows it, too: the gradient is made of what it has seen
+    loss.backward()
+    torch.testing.assert_close(leaf.grad, once.grad)
+    logits = leaf * 1
+    rows = losses_by_row(logits, y, LAWS["offset"])
+    logits.mul_(2)
     with pytest.raises(RuntimeError, match="inplace"):
-        loss.backward()
+        rows.numerator.sum().backward()
 
 
 # Modules

@@ -73,6 +73,11 @@ class Law:
         return isinstance(self.label_smoothing, Tensor) or self.label_smoothing > 0
 
     @property
+    def spreads_evenly(self) -> bool:
+        """Whether the smoothing falls on all classes alike."""
+        return self.class_weight is None or self.smoothing_mass == "uniform"
+
+    @property
     def is_fixed(self) -> bool:
         """Whether it is known that nothing in the law is being learned: its vectors, and those of a shape that can tell
         its slope; other shapes may hold anything."""
@@ -96,9 +101,9 @@ class Law:
         """(K,) share of the smoothing mass that falls on each class, times its weight; None without smoothing."""
         if not self.smooths:
             return None
-        if self.class_weight is not None and self.smoothing_mass == "weighted":
-            return self.class_weight.to(like) / classes
-        return like.new_full((classes,), 1.0 / classes)
+        if self.class_weight is None or self.spreads_evenly:
+            return like.new_full((classes,), 1.0 / classes)
+        return self.class_weight.to(like) / classes
 
 
 PLAIN = Law()

@@ -23,6 +23,7 @@ from evenhand.losses.rows import (
     is_traced,
     part_of,
     plain_statistics,
+    rows_of,
     slope_of_block,
     sweep_block,
 )
@@ -65,11 +66,12 @@ def reduced_loss(
 ) -> Tensor:
     """0-dim mean or sum of losses for which :func:`can_reduce` holds; words as of :func:`evenhand.losses.reduce`."""
     weights = row_weights(law, rows.index, rows.counted, rows.sample_weight, rows.logits)
-    factor = 1.0 if reduction == "sum" else _factor(rows, weights, denominator, empty)
+    total = 1.0 if reduction == "sum" else _total(rows, weights, denominator)
+    factor = _inverse(total)
     cut = replace(rows, logits=rows.logits.detach())
     plan = Plan(cut, law, adjustment(cut.logits, rows.index, law), factor, weights.times(factor))
     loss: Tensor = _Reduced.apply(rows.logits, plan)  # type: ignore[no-untyped-call]
-    return loss
+    return loss * (total / total) if empty == "nan" and isinstance(total, Tensor) else loss
 
 
 class _Reduced(torch.autograd.Function):
@@ -108,10 +110,11 @@ def _loss_and_gradient(logits: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
     scale, offset, row_scale, _, direction = plan.change
     sums = []
     for part, block in blocks(logits, plan.change, gradient):
-        index = plan.rows.index[part]
-        others, own, mean = sweep_block(block, index[:, None], direction)
+        index = rows_of(plan.rows.index, part)
+        column = index.unsqueeze(1)
+        others, own, mean = sweep_block(block, column, direction)
         losses, slopes = losses_and_slopes(
-            RowStatistics(others - own, own, mean),
+            RowStatistics(others.sub_(own), own, mean),
             index,
             plan.law,
             plan.weights.part(part),
@@ -119,10 +122,11 @@ def _loss_and_gradient(logits: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
             counted=part_of(plan.rows.counted, part),
             extra=part_of(plan.rows.extra, part),
         )
-        slope_of_block(block, index[:, None], (scale, offset, part_of(row_scale, part), None, direction), slopes)
+        slope_of_block(block, column, (scale, offset, part_of(row_scale, part), None, direction), slopes)
         sums.append(losses.sum())
-    loss = sums[0] if len(sums) == 1 else torch.stack(sums).sum() if sums else logits.new_zeros(())
-    return loss, gradient
+    if not sums:
+        return logits.new_zeros(()) * plan.factor, gradient
+    return sums[0] if len(sums) == 1 else torch.stack(sums).sum(), gradient
 
 
 def _plain_loss(logits: Tensor, plan: Plan) -> Tensor:
@@ -132,19 +136,22 @@ def _plain_loss(logits: Tensor, plan: Plan) -> Tensor:
     return hard_row_losses(plan.rows, statistics, plan.law).numerator.sum() * plan.factor
 
 
-def _factor(
-    rows: HardRows, weights: RowWeights, denominator: Denominator | float | Tensor, empty: Empty
-) -> Tensor | float:
-    """The slope of the mean by every numerator: one over the denominator, or what stands for it where that is 0."""
+def _inverse(total: Tensor | float) -> Tensor | float:
+    """One over it, and 0 for 0; a number that lies on the CPU is read, which is faster than computing with it."""
+    if isinstance(total, Tensor):
+        if total.device.type != "cpu":
+            return divide(torch.ones_like(total), total)
+        total = total.item()
+    return 1 / total if total else 0.0
+
+
+def _total(rows: HardRows, weights: RowWeights, denominator: Denominator | float | Tensor) -> Tensor | float:
+    """What the mean divides by: a number where it is known without looking, and not 0."""
     like = rows.logits
     if not isinstance(denominator, str):
-        total = torch.as_tensor(denominator, dtype=like.dtype, device=like.device)
-    elif denominator == "weights" and isinstance(weights.loss, Tensor):
-        total = weights.loss.sum()
-    elif rows.counted is not None:
-        total = rows.counted.sum().to(like.dtype)
-    elif len(rows.index):
-        return 1.0 / len(rows.index)
-    else:
-        total = like.new_zeros(())
-    return divide(torch.ones_like(total), total, empty)
+        return torch.as_tensor(denominator, dtype=like.dtype, device=like.device)
+    if denominator == "weights" and isinstance(weights.loss, Tensor):
+        return weights.loss.sum()
+    if rows.counted is not None:
+        return rows.counted.sum().to(like.dtype)
+    return float(len(rows.index)) or like.new_zeros(())

@@ -190,7 +190,7 @@ def sweep_block(block: Tensor, column: Tensor, direction: Tensor | None) -> tupl
     Args:
         block: (n, K), overwritten. column: (n, 1) int64 targets. direction: (K,) or None.
     """
-    own = block.gather(1, column)
+    own = block.gather(1, column).squeeze(1)
     # out=, since autocast would take the product in half precision
     mean = None if direction is None else torch.mv(block, direction, out=block.new_empty(len(block)))
     block.scatter_(1, column, float("-inf"))
@@ -198,8 +198,7 @@ def sweep_block(block: Tensor, column: Tensor, direction: Tensor | None) -> tupl
     top = block.amax(1, keepdim=True).clamp_(min=torch.finfo(block.dtype).min)
     block.scatter_(1, column, top)
     torch.softmax(block, 1, out=block)
-    others = top.sub_(torch.logit(block.gather(1, column)))
-    return others[:, 0], own[:, 0], mean
+    return top.sub_(torch.logit(block.gather(1, column))).squeeze(1), own, mean
 
 
 def slope_of_block(
@@ -211,20 +210,20 @@ def slope_of_block(
         block: (n, K), overwritten. column: (n, 1) targets. adjustment: as it was, for these rows.
         upstream: (n,) gradients by gap, target logit and mean; None where there is none.
     """
-    by_gap, by_target, by_mean = (None if u is None else u[:, None] for u in upstream)
+    by_gap, by_target, by_mean = (None if u is None else u.unsqueeze(1) for u in upstream)
     scale, _, row_scale, _, direction = adjustment
     if by_gap is None:
         block.zero_()
     else:
         # 1 - r is at least 1/2, and 0 where no other class is left
-        block.mul_(by_gap / (1 - block.gather(1, column)).clamp_(min=0.5))
+        block.mul_(by_gap / torch.rsub(block.gather(1, column), 1).clamp_(min=0.5))
     at_target = by_target if by_gap is None else (-by_gap if by_target is None else by_target - by_gap)
     if at_target is not None:
         block.scatter_(1, column, at_target)
     if direction is not None and by_mean is not None:
         block.addcmul_(by_mean, direction)
     if row_scale is not None:
-        block.mul_(row_scale[:, None])
+        block.mul_(row_scale.unsqueeze(1))
     if scale is not None:
         block.mul_(scale)
 
@@ -264,9 +263,14 @@ def sweep_back(
     return gradient
 
 
-def part_of(rows: Tensor | None, part: slice) -> Tensor | None:
-    """Some rows of what may not be there."""
-    return None if rows is None else rows[part]
+def rows_of(x: Tensor, part: slice) -> Tensor:
+    """Some rows; all of them as they are, since a view costs as much as a small product."""
+    return x if part.stop - part.start == len(x) else x[part]
+
+
+def part_of(x: Tensor | None, part: slice) -> Tensor | None:
+    """:func:`rows_of` of what may not be there."""
+    return None if x is None else rows_of(x, part)
 
 
 def _block_cells(logits: Tensor) -> int:
@@ -292,11 +296,13 @@ def blocks(logits: Tensor, adjustment: Any, out: Tensor | None = None) -> Iterat
     wide = arithmetic(logits)
     step = max(1, _block_cells(logits) // max(1, classes))
     direct = out is not None and out.dtype == wide and out.is_contiguous()
-    buffer = None if direct else torch.empty((min(step, rows), classes), dtype=wide, device=logits.device)
+    buffer = out if direct else None
+    if buffer is None:
+        buffer = torch.empty((min(step, rows), classes), dtype=wide, device=logits.device)
     for start in range(0, rows, step):
         part = slice(start, min(start + step, rows))
-        raw = logits[part]
-        block = out[part] if buffer is None and out is not None else buffer[: len(raw)]  # type: ignore[index]
+        raw = rows_of(logits, part)
+        block = rows_of(buffer, part if direct else slice(0, part.stop - start))
         if scale is not None and offset is not None and raw.dtype == wide:
             torch.addcmul(offset, raw, scale, out=block)
         else:
@@ -307,7 +313,7 @@ def blocks(logits: Tensor, adjustment: Any, out: Tensor | None = None) -> Iterat
             if offset is not None:
                 block.add_(offset)
         if pair_offset is not None:
-            block.add_(pair_offset[part])
+            block.add_(rows_of(pair_offset, part))
         if row_scale is not None:
-            block.mul_(row_scale[part, None])
+            block.mul_(rows_of(row_scale, part).unsqueeze(1))
         yield part, block

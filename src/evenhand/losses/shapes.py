@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from evenhand.losses.rows import softplus
@@ -162,10 +163,12 @@ class InfluenceBalanced:
 
 
 def _focal_with_slope(at: Point, gamma: Tensor | float) -> tuple[Tensor, Tensor]:
-    """``f L`` and ``f (1 - p + gamma p L)`` with ``f = (1 - p)^gamma``."""
-    finite = at.gap.clamp(min=torch.finfo(at.gap.dtype).min)  # see focal()
-    factor = torch.exp(-gamma * softplus(-finite))
-    return factor * at.nll, factor * torch.addcmul(at.wrong, torch.exp(-at.nll), gamma * at.nll)
+    """``f L`` and ``f (1 - p) + gamma p f L`` with ``f = (1 - p)^gamma``."""
+    log_wrong = F.logsigmoid(at.gap).clamp_(min=torch.finfo(at.gap.dtype).min)  # see focal()
+    factor = log_wrong.mul_(gamma).exp_()
+    loss = factor * at.nll
+    p = torch.neg(at.nll).exp_()
+    return loss, torch.addcmul(factor.mul_(at.wrong), p.mul_(gamma), loss)
 
 
 def _by_class(value: float | Tensor, target: Tensor, like: Tensor) -> float | Tensor:

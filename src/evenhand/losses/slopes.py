@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evenhand.losses.law import Law
-from evenhand.losses.rows import RowStatistics, softplus
+from evenhand.losses.rows import RowStatistics, rows_of, softplus
 from evenhand.losses.shapes import Point
 
 
@@ -34,7 +34,7 @@ class RowWeights(NamedTuple):
 
     def part(self, rows: slice) -> RowWeights:
         """Those of some rows."""
-        loss, smoothing = (x[rows] if isinstance(x, Tensor) and x.dim() else x for x in self)
+        loss, smoothing = (rows_of(x, rows) if isinstance(x, Tensor) and x.dim() else x for x in self)
         return RowWeights(loss, smoothing)
 
 
@@ -51,10 +51,10 @@ def row_weights(
 ) -> RowWeights:
     """The weights of rows with the targets `index`; 0 where a row is not counted."""
     sample: Tensor | float = 1.0 if sample_weight is None else sample_weight
-    weight = sample if law.class_weight is None else law.class_weight.to(like)[index] * sample
+    weight = sample if law.class_weight is None else law.class_weight.to(like).index_select(0, index) * sample
     if counted is not None:
         weight = torch.where(counted, weight, like.new_zeros(()))
-    if not law.smooths or law.smoothing_mass == "uniform" or law.class_weight is None:
+    if not law.smooths or law.spreads_evenly:
         return RowWeights(weight, weight)
     return RowWeights(weight, sample if counted is None else torch.where(counted, sample, like.new_zeros(())))
 
@@ -71,7 +71,7 @@ def losses_and_slopes(
 ) -> tuple[Tensor, Slopes]:
     """The rows' weighted losses and their derivatives; arguments as of :func:`evenhand.losses.law.row_losses`.
 
-    With weights w and v of loss and smoothing, ``l = z~_y + L`` and ``D = sum(direction)``::
+    With weights w and v of loss and smoothing, ``l = z~_y + L`` and ``D = sum(direction)``, 1 where even::
 
         loss      = w (1 - e) phi(gap) + v e (D l - mean) + w z_loss l^2
         d / dz~_y = v e D + 2 w z_loss l
@@ -79,28 +79,33 @@ def losses_and_slopes(
         d / dgap  = w (1 - e) phi'(gap) + (1 - p) d / dz~_y
     """
     gap, own, mean = statistics
-    margin = None if law.margin is None else law.margin.to(gap)[index]
+    margin = None if law.margin is None else law.margin.to(gap).index_select(0, index)
     if margin is not None:
         gap, own = gap + margin, own - margin
     nll, wrong = softplus(gap), torch.sigmoid(gap)
     loss, slope = (nll, wrong) if law.shape is None else _shaped(law.shape, Point(gap, nll, wrong, index, extra))
-    weight, by_target, by_mean, more = weights.loss, None, None, None
-    normaliser = own + nll
-    if mean is not None and direction is not None:
+    if mean is None or direction is None:
+        by_target = by_mean = None
+        loss, slope = loss * weights.loss, slope * weights.loss
+    else:
         smoothing = law.label_smoothing
-        share = smoothing.to(gap)[index] if isinstance(smoothing, Tensor) else smoothing
-        mean = mean if margin is None else torch.addcmul(mean, margin, direction[index], value=-1)
-        weight, by_mean = weight * (1 - share), _filled(weights.smoothing * share, gap).neg()
-        total = direction.sum()
-        by_target = -total * by_mean
-        more = by_mean * torch.addcmul(mean, normaliser, total, value=-1)
+        share = smoothing.to(gap).index_select(0, index) if isinstance(smoothing, Tensor) else smoothing
+        even = 1 / len(direction) if law.spreads_evenly else None
+        if margin is not None:
+            mean = mean - margin * (direction.index_select(0, index) if even is None else even)
+        by_target = by_mean = _filled(weights.smoothing * share, gap)
+        mass = own + nll
+        if even is None:
+            total = direction.sum()
+            by_target, mass = by_target * total, mass * total
+        weight = weights.loss * (1 - share)
+        loss = torch.addcmul(loss * weight, by_mean, mass - mean)
+        slope, by_mean = torch.addcmul(slope * weight, by_target, wrong), by_mean.neg()
     if law.z_loss:
+        normaliser = own + nll
         pull = 2 * law.z_loss * weights.loss * normaliser
+        loss, slope = torch.addcmul(loss, pull, normaliser, value=0.5), torch.addcmul(slope, pull, wrong)
         by_target = pull if by_target is None else by_target + pull
-        more = pull * normaliser / 2 if more is None else torch.addcmul(more, pull, normaliser, value=0.5)
-    loss, slope = loss * weight, slope * weight
-    if more is not None and by_target is not None:
-        loss, slope = loss + more, torch.addcmul(slope, by_target, wrong)
     if counted is None:
         return loss, Slopes(slope, by_target, by_mean)
     # where(), not a product: an ignored row may have infinite logits

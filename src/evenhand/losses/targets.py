@@ -69,6 +69,8 @@ def flatten_logits(logits: Tensor, class_dim: int = 1) -> Layout:
         raise InputError("expected logits with a class axis, got a single number; pass shape (N, K)")
     if logits.dim() == 1:
         return Layout(logits[None], ())
+    if logits.dim() == 2 and class_dim in (1, -1) and logits.shape[1]:
+        return Layout(logits, (len(logits),))
     try:
         last = logits.movedim(class_dim, -1)
     except IndexError:
@@ -106,7 +108,7 @@ def index_target(
             f"expected a target of shape {positions} for these logits, got {tuple(target.shape)}; "
             f"{_shape_advice(target, classes, positions)}"
         )
-    flat = target.reshape(-1).long()
+    flat = (target if target.dim() == 1 else target.reshape(-1)).long()
     if traced or flat.device.type != "cpu" or is_traced(flat):
         counted = flat != ignore_index
         return IndexTarget(flat.where(counted, 0), counted)
