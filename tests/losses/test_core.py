@@ -465,6 +465,8 @@ BAD = {
     "label too large": (wrong(target=torch.tensor([0, 1, 2, K])), rf"labels in \[0, {K}\).*got {K}"),
     "label too small": (wrong(target=torch.tensor([0, -1, 2, 3])), "got -1.*ignore_index=-1"),
     "label too large, own path": (wrong(target=torch.tensor([0, 1, 2, 9]), law=Law(shape=Focal())), "got 9"),
+    "classes numbered from 1": (wrong(target=torch.tensor([1, 3, 2, K])), "subtract 1"),
+    "two devices": (wrong(target=torch.zeros(4, dtype=torch.int64, device="meta")), "one device, got cpu and meta"),
     "boolean target": (wrong(target=torch.zeros(4, dtype=torch.bool)), "integer type"),
     "soft target of another shape": (wrong(target=torch.ones(4, K + 1)), "soft targets of the logits' shape"),
     "soft target with ignored rows": (wrong(target=torch.ones(4, K), ignore_index=3), "sample_weight 0"),

@@ -58,6 +58,7 @@ def test_softmax_losses_are_torchs_own_kind():
         (lambda: losses.build("xyz"), "choose one of cross-entropy, weighted"),
         (lambda: losses.build(3), "got 3"),
         (lambda: losses.build("focal", gama=2), "did you mean 'gamma'"),
+        (lambda: losses.build("focal", gamma="2"), "gamma to be a number"),
         (lambda: losses.build("los", zzz=2), "it has class_dim"),
         (lambda: losses.build("label-aware-smoothing", [2, 1], label_smoothing=0.1), "option of the loss"),
         (lambda: losses.build("class-balanced", [2, 1], weight=[1, 2]), "option of the loss"),

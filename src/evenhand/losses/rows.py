@@ -1,7 +1,8 @@
 """The one pass over the logits: what every softmax loss needs to know of a row, O(rows) numbers.
 
-All arithmetic is float32 for half-precision logits. The pass runs in blocks that fit the processor's cache. Of batches
-larger than a block nothing of size rows x classes is kept for the backward pass but the logits themselves.
+All arithmetic is float32 for half-precision logits. The pass runs in blocks that fit the processor's cache. For losses
+that are not reduced, and half precision, nothing of size rows x classes is kept for the backward pass but the logits
+themselves, unless the batch is smaller than a block; reduced ones keep their gradient (:mod:`evenhand.losses.reduced`).
 """
 
 from __future__ import annotations

@@ -32,13 +32,19 @@ class IndexTarget(NamedTuple):
 
 
 def check_tensors(logits: object, target: object) -> None:
-    """Refuse arrays and lists, which have no gradient.
+    """Refuse arrays and lists, which have no gradient, and tensors on two devices.
 
     Raises:
-        InputError: something else than tensors.
+        InputError: something else than tensors, or not beside each other.
     """
-    check_tensor("logits", logits)
-    check_tensor("target", target)
+    if not (isinstance(logits, Tensor) and isinstance(target, Tensor)):
+        check_tensor("logits", logits)
+        check_tensor("target", target)
+    elif logits.device != target.device:
+        raise InputError(
+            f"expected logits and target on one device, got {logits.device} and {target.device}; move one with "
+            "target.to(logits.device)"
+        )
 
 
 def check_tensor(name: str, value: object) -> None:
@@ -120,6 +126,8 @@ def index_target(
     if low < 0 or high >= classes:
         wrong = low if low < 0 else high
         advice = f"give ignore_index={wrong} if these rows should not count"
+        if high == classes and low >= int(counted.all()):
+            advice = f"subtract 1 if classes are numbered from 1, or {advice}"
         if classes == 1:
             advice = "a network with one output per row answers yes or no: use losses.SigmoidLoss, or two outputs"
         raise InputError(f"expected labels in [0, {classes}) for {classes} classes, got {wrong}; {advice}")

@@ -13,7 +13,8 @@ from torch import Tensor
 from evenhand.losses.dense import adjustment
 from evenhand.losses.law import Law, row_losses
 from evenhand.losses.reduction import RowLosses
-from evenhand.losses.rows import Adjustment, RowStatistics, arithmetic, sweep, sweep_back
+from evenhand.losses.rows import Adjustment, RowStatistics, arithmetic, part_of, sweep, sweep_back
+from evenhand.losses.slopes import losses_and_slopes, row_weights
 
 LEAST_ROWS = 128  # fewer rows per product read the classifier so often that reading it takes longer than computing
 _CPU_BYTES = 1 << 25  # 32 MB: what the last-level cache holds
@@ -104,29 +105,25 @@ def losses_and_gradients(head: Head, task: Task, factor: Tensor) -> tuple[Tensor
     used = _cast(head, task)
     gradients = Gradients(head, used, task)
     wide = _wide(task.compute)
-    numerator, weight = (head.features.new_empty(len(head.features), dtype=wide) for _ in range(2))
+    like = head.features.new_empty(len(head.features), dtype=wide)
+    weights, numerator = row_weights(task.law, task.index, task.counted, task.sample_weight, like), like
     for part, logits, change in _chunks(used, task):
         kept = logits if logits.dtype == wide else None  # half precision cannot hold the softmax exactly enough
         others, target_logit, mean = sweep(logits, task.index[part], change, out=kept)
         statistics = RowStatistics(others - target_logit, target_logit, None if change.direction is None else mean)
-        rows, upstream = _law_and_slope(statistics, change.direction, task, part)
-        numerator[part], weight[part] = rows.numerator, rows.weight
-        by_row = [None if u is None else u * factor for u in upstream]
+        numerator[part], slopes = losses_and_slopes(
+            statistics,
+            task.index[part],
+            task.law,
+            weights.part(part),
+            direction=change.direction,
+            counted=part_of(task.counted, part),
+            extra=part_of(task.extra, part),
+        )
+        by_row = [None if u is None else u * factor for u in slopes]
         sweep_back(logits, task.index[part], others, change, by_row, out=logits, swept=kept is not None)
         gradients.add(part, logits)
-    return numerator, weight, gradients
-
-
-def _law_and_slope(
-    statistics: RowStatistics, direction: Tensor | None, task: Task, part: slice
-) -> tuple[RowLosses, tuple[Tensor | None, ...]]:
-    """The rows' losses and their derivatives by gap, target logit and mean."""
-    leaves = [None if x is None else x.detach().requires_grad_() for x in statistics]
-    with torch.enable_grad():
-        rows = task.losses(RowStatistics(*leaves), direction, part)  # type: ignore[arg-type]
-        asked = [leaf for leaf in leaves if leaf is not None]
-        slopes = iter(torch.autograd.grad(rows.numerator.sum(), asked, allow_unused=True))
-    return RowLosses(*(x.detach() for x in rows)), tuple(None if leaf is None else next(slopes) for leaf in leaves)
+    return numerator, torch.full_like(numerator, 1.0) * weights.loss, gradients
 
 
 class Gradients:

@@ -198,6 +198,8 @@ def checked_gamma(value: Any, classes: int | None, name: str = "gamma") -> Any:
     Raises:
         InputError: negative, not finite, or not one per class.
     """
+    if isinstance(value, str):
+        raise InputError(f"expected {name} to be a number or one per class, got {value!r}; 2 is usual for gamma")
     array = value.detach().cpu().double().numpy() if isinstance(value, Tensor) else to_numpy(value)
     if array.ndim > 1 or array.dtype.kind not in "iufb":
         raise InputError(f"expected {name} to be a number or one per class, got {value!r}; 2 is usual for gamma")
