@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import multiprocessing as mp
 import pickle
 import runpy
 from pathlib import Path
@@ -30,24 +29,11 @@ RANKS = 2
 
 @pytest.fixture(scope="module")
 def over_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two gloo processes found; a server imports torch once and forks them."""
-    folder = tmp_path_factory.mktemp("ranks")
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "evenhand.integrations.metrics", "evenhand.auditing"])
-    given = [
-        {"RANK": r, "WORLD": RANKS, "STORE": str(folder / "store"), "RESULT": str(folder / f"{r}.json")}
-        for r in range(RANKS)
-    ]
-    processes = [context.Process(target=runpy.run_path, args=(str(WORKER), g, "worker")) for g in given]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    for process in processes:
-        if process.exitcode is None:
-            process.kill()
-    assert [p.exitcode for p in processes] == [0] * RANKS
-    return [json.loads(Path(g["RESULT"]).read_text(encoding="utf-8")) for g in given]
+    """What each of two gloo processes found."""
+    run_ranks = runpy.run_path(str(WORKER.parents[1] / "losses" / "test_ranks.py"))["run_ranks"]
+    preload = ["torch", "evenhand.integrations.metrics", "evenhand.auditing"]
+    found: list[dict[str, Any]] = run_ranks(WORKER, RANKS, tmp_path_factory.mktemp("ranks"), preload=preload)
+    return found
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing as mp
 import runpy
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,10 +30,15 @@ CASES = [f"{ranks} ranks, {classes} classes" for ranks in (2, 4) for classes in 
 EXACT = ["exact on 2 ranks", "exact on 4 ranks"]
 
 
-def run_ranks(script: Path, ranks: int, folder: Path, seconds: float = 120) -> list[dict[str, dict[str, float]]]:
+PRELOAD = ("torch", "torch.distributed.tensor.parallel", "evenhand.losses.functional")
+
+
+def run_ranks(
+    script: Path, ranks: int, folder: Path, seconds: float = 120, preload: Sequence[str] = PRELOAD
+) -> list[dict[str, Any]]:
     """What the ranks found; a server imports torch once and forks them, which saves most of their start."""
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed.tensor.parallel", "evenhand.losses.functional"])
+    context.set_forkserver_preload(list(preload))
     given = [
         {"RANK": r, "WORLD": ranks, "STORE": str(folder / "store"), "RESULT": str(folder / f"{r}.json")}
         for r in range(ranks)
