@@ -21,6 +21,7 @@ from benchmarks.correctiontrial import (
     ARGMAX,
     DRAWS,
     EVALUATIONS,
+    FIXED,
     OURS,
     TUNED,
     Trial,
@@ -59,7 +60,7 @@ class Line:
 def line(group: list[Trial]) -> Line:
     """The peer that did best on the very rows it is judged on stands for the peers, which favours it."""
     first = group[0]
-    names = [name for name in first.values if name not in (OURS, TUNED) and not name.startswith("evenhand's")]
+    names = [name for name in first.values if name not in (OURS, TUNED, FIXED) and not name.startswith("evenhand's")]
     mean = {name: float(np.mean([t.values[name] for t in group])) for name in first.values}
     best = max(names, key=lambda name: first.sign * mean[name])
     gain, gain_interval = over(group, ARGMAX)

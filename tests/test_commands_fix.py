@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from scipy import sparse
 from scipy.special import softmax
 
+from evenhand import InputError
 from evenhand.cli import run
 from evenhand.commands.fix import GOALS as OFFERED
 from evenhand.commands.fix import command
@@ -342,6 +343,30 @@ def test_goals_that_lack_something_exit_with_one_sentence(tmp_path, val, capfd, 
     assert sentence in told
     assert told.strip().count("\n") == 0
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_macro_f1_is_worked_out_on_the_rows_it_is_applied_to(tmp_path, capfd):
+    k, rng = 30, np.random.default_rng(0)
+    prior = 1 / np.arange(1, k + 1)
+    y = rng.choice(k, 6000, p=prior / prior.sum())
+    z = (rng.normal(size=(6000, k)) + np.log(prior) + 1.5 * np.eye(k)[y]).astype(np.float32)
+    np.savez(tmp_path / "val.npz", logits=z[:4000], target=y[:4000])
+    np.savez(tmp_path / "new.npz", logits=z[4000:], target=y[4000:])
+    fix, new, out = tmp_path / "fix.json", tmp_path / "new.npz", tmp_path / "c.npz"
+    invoke(tmp_path / "val.npz", "--goal", "macro-f1", "-o", fix)
+    found = Correction.load(fix)
+    assert run(["fix", "--apply", str(fix), str(new), "-o", str(out)]) == 0
+    assert "worked out anew on these rows" in capfd.readouterr().err
+    tuned = found.tuned_to(z[4000:]).predict(z[4000:])
+    np.testing.assert_array_equal(np.load(out)["predicted"], tuned)
+    invoke("--apply", fix, new, "-o", out, "--as-fitted")
+    np.testing.assert_array_equal(np.load(out)["predicted"], found.predict(z[4000:]))
+    assert (tuned != found.predict(z[4000:])).any()
+    invoke(tmp_path / "val.npz", "--goal", "macro-f1", "--at-least", "accuracy=0.2", "-o", fix)
+    invoke("--apply", fix, new, "-o", out)
+    np.testing.assert_array_equal(np.load(out)["predicted"], Correction.load(fix).predict(z[4000:]))
+    with pytest.raises(InputError, match="keeps a metric above a limit"):
+        Correction.load(fix).tuned_to(z)
 
 
 def test_every_goal_is_offered():

@@ -51,6 +51,11 @@ is not recommended; 2 unusable input or options.
     "--at-least", metavar="METRIC=VALUE", help="Keep another metric, such as accuracy=0.80, while serving the goal."
 )
 @click.option("--foldable", is_flag=True, help="Only offsets, which a layer can hold, also for macro-f1 and cost.")
+@click.option(
+    "--as-fitted",
+    is_flag=True,
+    help="With --apply and macro-f1: keep the decision of FIX; otherwise it is worked out anew on PREDICTIONS.",
+)
 @input_options
 def command(
     predictions: Path | None,
@@ -62,6 +67,7 @@ def command(
     prior: Path | None,
     at_least: str | None,
     foldable: bool,
+    as_fitted: bool,
     **given: Any,
 ) -> None:
     """Find what puts the predictions right for a goal, and apply it."""
@@ -81,6 +87,8 @@ def command(
             raise InputError(f"--goal {goal} needs {option} FILE; see evenhand fix --help for what it holds")
     if correction is not None and (at_least is not None or foldable):
         raise InputError("--at-least and --foldable belong to a fit but --apply was given; leave them out")
+    if as_fitted and correction is None:
+        raise InputError("--as-fitted belongs to --apply but no file to apply was given; leave it out")
     path = single(() if predictions is None else (predictions,), given)
     inputs = [predictions, correction, wanted_counts, costs, prior, *given.values()]
     if output is not None:
@@ -88,7 +96,7 @@ def command(
     opened = open_predictions(path, **given)
     refuse_labels(opened)
     if correction is not None:
-        apply_file(correction, opened, path, output)
+        apply_file(correction, opened, path, output, as_fitted=as_fitted)
     else:
         stated = {"wanted_counts": wanted_counts, "prior": prior, "costs": costs}
         fit_file(opened, goal, stated, output, at_least=parse_at_least(at_least), foldable=foldable)
@@ -209,16 +217,27 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def apply_file(correction: Path, opened: Predictions, path: Path | None, output: Path | None) -> None:
-    """Write the predictions with corrected scores."""
+def apply_file(
+    correction: Path, opened: Predictions, path: Path | None, output: Path | None, *, as_fitted: bool
+) -> None:
+    """Write the predictions with corrected scores.
+
+    Macro F1 is a property of all predictions together: the posteriors of these rows tell better than those of older
+    ones which classes to favour. No label is read for it.
+    """
     from evenhand.correction import Correction
-    from evenhand.correction.predictions import write_corrected
+    from evenhand.correction.predictions import sample_rows, write_corrected
 
     if output is None:
         raise click.UsageError("--apply needs -o corrected.npz.")
     found = Correction.load(correction, classes=opened.classes, class_names=opened.declared.class_names)
     if not found.recommended:
         click.echo(f"note: this correction is {found.why}", err=True)
+    if found.goal == "macro-f1" and not (found.additive or as_fitted or "at_least" in found.evidence):
+        found = found.tuned_to(sample_rows(opened)[0])
+        click.echo(
+            "note: the decision was worked out anew on these rows, without labels; --as-fitted keeps it", err=True
+        )
     rows = write_corrected(found, opened, path, output)
     if not found.additive:
         click.echo(f"note: take `predicted`: the goal {found.goal} is not the largest score", err=True)

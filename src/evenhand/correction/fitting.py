@@ -187,6 +187,7 @@ def _serve(
     effect = measure_effect(rows.y, decide_raw(rows.z, threads), after, metrics=metrics, seed=seed)
     measured = {
         "share": served.share,
+        "share_tuned": served.share_tuned,
         "top_k": measure_ranks(served.rank, len(known)),
         "abstention": measure_abstention(rows.y[: rows.usable], served.after, served.confidence),
     }

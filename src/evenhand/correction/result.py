@@ -35,9 +35,10 @@ class Correction:
         scale: above 0, one number, or (K,) where vector scaling was chosen. offset: (K,) float64, in nats, mean 0.
         goal: what it is for. model: the calibration model chosen, one of `evenhand.correction.calibration.MODELS`.
         evidence: ``before``, ``after``, ``after_interval``, ``difference_interval`` (metric -> value or 95 % interval),
-            ``beta``, ``tau``, ``log_likelihood`` (model -> held-out nats per row), ``share`` (how much of the goal's
-            decision was given up, 0 to 1), ``top_k`` (k -> share of rows whose class is among the k best) and
-            ``abstention`` (threshold, coverage, accuracy and its interval); all on rows the fit had not seen.
+            ``beta``, ``tau``, ``log_likelihood`` (model -> held-out nats per row), ``share`` and ``share_tuned`` (how
+            much of the goal's decision was given up, 0 to 1, and would be by :meth:`tuned_to`), ``top_k`` (k -> share
+            of rows whose class is among the k best) and ``abstention`` (threshold, coverage, accuracy and its
+            interval); all on rows the fit had not seen.
         rows: labelled rows used. folds: cross-fitting folds. recommended: whether harm is excluded. why: in words.
         names_hash: SHA-256 of the class names it belongs to, or None.
         goal_offset: (K,) the part of `offset` that serves the goal and is no calibration; None where it is zero.
@@ -158,13 +159,18 @@ class Correction:
             logits: (n, K) the rows that are to be decided together.
 
         Raises:
-            InputError: a goal whose decision does not depend on the rows, or logits that do not fit.
+            InputError: a goal whose decision does not depend on the rows, a fit with `at_least`, or other logits.
         """
         goal = find_goal(self.goal)
         if not goal.fitted or goal.name == "worst-group":
             raise InputError(
                 f"the decision for the goal {self.goal} is the same for all rows; only those for macro-f1, g-mean and "
                 "counts can be tuned to new ones"
+            )
+        if "at_least" in self.evidence:
+            raise InputError(
+                "this decision keeps a metric above a limit, measured on the rows it was fitted to; it cannot be tuned "
+                "to new ones without labels, so use predict"
             )
         array = to_numpy(logits)
         self._check_last_axis(array.shape, array.dtype.kind == "f")
@@ -177,7 +183,8 @@ class Correction:
         wanted = self.evidence.get("wanted")
         prior = np.full(self.classes, 1 / self.classes)
         aim = Aim(np.log(prior), wanted=None if wanted is None else np.asarray(wanted, np.float64))
-        found, share = goal.rule(rows, aim, None), float(self.evidence.get("share", 0.0))
+        found = goal.rule(rows, aim, None)
+        share = float(self.evidence.get("share_tuned", self.evidence.get("share", 0.0)))
         if share > 0:
             prior = rows.soft_counts() / len(z)
             found = path(found, Decision(np.ones(self.classes)), prior, np.array([share]))[0]

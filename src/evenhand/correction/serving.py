@@ -40,12 +40,14 @@ class Served:
     """A decision and what it does to rows it has not seen.
 
     Attributes:
-        decision: for new rows. share: of the second decision in it. after: (n,) decided classes.
+        decision: for new rows. share: of the second decision in it. share_tuned: the same where the decision is worked
+            out on the rows that are decided, see `Correction.tuned_to`. after: (n,) decided classes.
         confidence: (n,) calibrated posterior of the decided class. rank: (n,) classes that score above the true one.
     """
 
     decision: Decision
     share: float
+    share_tuned: float
     after: Ints
     confidence: Singles
     rank: Ints
@@ -120,8 +122,13 @@ def serve(
         for m, p, at in zip(models, paths, others, strict=True)
     ]
     confidence, rank = (np.concatenate(column) for column in zip(*judged, strict=True))
-    decision = path(ends[0], ends[1], prior, shares)[best] if len(shares) > 1 else ends[0]
-    return Served(decision, float(shares[best]), after, confidence, rank)
+    whole = path(ends[0], ends[1], prior, shares)
+    decision, tuned = (whole[best] if len(shares) > 1 else ends[0]), best
+    if goal.fitted and limit is None and len(shares) > 1:
+        # Of the final decision, which knows the posteriors of all rows: labels enter by the folds' calibrations alone.
+        known = [replace(final, beta=m.beta, parts=m.own).choose(whole) for m in models]
+        tuned = _shares(y, np.concatenate(known, axis=1), folds, len(aim.log_prior), metrics, None)[0]
+    return Served(decision, float(shares[best]), float(shares[tuned]), after, confidence, rank)
 
 
 def _shares(
