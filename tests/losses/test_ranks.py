@@ -26,6 +26,7 @@ CASES = [f"{ranks} ranks, {classes} classes" for ranks in (2, 4) for classes in 
     "head_under_fsdp",
     "refusals",
     "twice_differentiated",
+    "sums_of_eqlv2",
 ]
 EXACT = ["exact on 2 ranks", "exact on 4 ranks"]
 
