@@ -245,6 +245,26 @@ def test_batches_resume(drop_last: bool) -> None:
             assert list(resumed) == list(told) != whole
 
 
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize(("rows", "ranks", "size"), [(101, 2, 10), (1000, 3, 37), (13, 4, 3), (7, 2, 3)])
+def test_one_rank_s_state_serves_all_ranks(rows: int, ranks: int, size: int, drop_last: bool) -> None:
+    """Also before the last batch, to which some ranks have moved a row: else they would end a batch earlier."""
+    labels = np.arange(rows) % 3
+
+    def build(rank: int) -> samplers.ClassBatches:
+        return ClassPowerSampler(labels, num_replicas=ranks, rank=rank).batches(size, drop_last=drop_last)
+
+    for at in range(len(build(0))):
+        for saver in range(ranks):
+            first = build(saver)
+            list(islice(first, at))
+            assert first.state_dict() == first.state_dict(done=at)
+            for rank in range(ranks):
+                resumed = build(rank)
+                resumed.load_state_dict(first.state_dict())
+                assert list(resumed) == list(build(rank))[at:]
+
+
 BAD: dict[str, tuple[Any, str]] = {
     "empty": (lambda: ClassPowerSampler([]), "at least one row"),
     "negative": (lambda: ClassPowerSampler([0, 1, -1]), "row 2 has -1"),
@@ -277,6 +297,7 @@ BAD: dict[str, tuple[Any, str]] = {
         lambda: ClassPowerSampler([0, 1, 1]).load_state_dict(ClassPowerSampler([0, 1, 1], 0.5).state_dict()),
         "other labels, rates",
     ),
+    "batches done": (lambda: ClassPowerSampler([0, 1]).batches(1).state_dict(done=3), "at most the 2 batches"),
     "batch size": (lambda: ClassPowerSampler([0, 1]).batches(0), "batch_size"),
     "uneven": (lambda: ClassPowerSampler([0, 1, 1], num_replicas=2, rank=0).batches(1), "multiple of the ranks"),
 }

@@ -58,9 +58,11 @@ class ClassBatches(Sampler[list[int]]):
         Raises:
             InputError: done is not in [0, len(self)].
         """
-        rows = self.sampler.handed_out if done is None else self._end(whole("done", done, 0))
-        finished = rows >= self._end(len(self)) and (done is None or done <= len(self))
-        return self.sampler.state_dict(len(self.sampler) if finished else rows)
+        done = self._handed_out() if done is None else whole("done", done, 0)
+        if done > len(self):
+            raise InputError(f"expected done to be at most the {len(self):,} batches of the epoch, got {done:,}")
+        # As if all batches before were full, which is the same on all ranks although some have moved a row to the end.
+        return self.sampler.state_at(None if done == len(self) else done * self.batch_size)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where :meth:`state_dict` was taken; raises what :meth:`ClassRateSampler.load_state_dict` does."""
@@ -68,6 +70,8 @@ class ClassBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         done = self.sampler.begin()
+        if done % self.batch_size == 0:
+            done = self._end(done // self.batch_size)
         rows = self.sampler.rows_from(done)
         for number in range(len(self)):
             size = self._end(number + 1) - max(done, self._end(number))
@@ -76,6 +80,12 @@ class ClassBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return self._batches
+
+    def _handed_out(self) -> int:
+        rows = self.sampler.handed_out
+        return next(
+            (number for number in range(rows // self.batch_size, len(self)) if self._end(number) >= rows), len(self)
+        )
 
     def _end(self, number: int) -> int:
         """Rows of this rank in the first `number` batches: B each, but at least one is left for every batch to come."""

@@ -179,9 +179,12 @@ class ClassRateSampler(Sampler[int]):
         done = self.handed_out if done is None else whole("done", done, 0)
         if done > len(self):
             raise InputError(f"expected done to be at most the {len(self):,} rows of this rank's epoch, got {done:,}")
-        finished = done == len(self)
-        drawn = min(done * self.num_replicas, self.num_samples)
-        return {"epoch": self.epoch + finished, "drawn": 0 if finished else drawn, "plan": self._plan}
+        return self.state_at(None if done == len(self) else done)
+
+    def state_at(self, done: int | None) -> dict[str, int]:
+        """The state after `done` rows of this rank; None: after the epoch, which is the beginning of the next."""
+        epoch, drawn = (self.epoch + 1, 0) if done is None else (self.epoch, done * self.num_replicas)
+        return {"epoch": epoch, "drawn": drawn, "plan": self._plan}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where :meth:`state_dict` was taken, also on another number of ranks.
