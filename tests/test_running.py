@@ -67,6 +67,18 @@ def test_a_full_sample_takes_only_smaller_hashes() -> None:
     assert sample_threshold(running.tally().sample.take(np.arange(10)), 3) is None
 
 
+def test_large_batches_are_added_up_before_their_samples_pile_up() -> None:
+    z, y, _ = rows(4000, 2)
+    z, y = np.tile(z, (15, 1)), np.tile(y, 15)
+    running = RunningTally(2)
+    kept = []
+    for start in range(0, len(y), 6000):
+        running.add(z[start : start + 6000], y[start : start + 6000])
+        kept.append(sum(len(part.sample.row_id) for part in running._parts))
+    assert max(kept) <= 40_000
+    same(running.tally(), tally_predictions(from_arrays(logits=z, target=y)))
+
+
 def test_ranks_that_deal_rows_out_in_turn_find_the_sample_of_the_whole() -> None:
     z, y, _ = rows(4001)
     parts = []

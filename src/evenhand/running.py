@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from evenhand.threads import one_blas_thread
 
 PENDING = 16  # tallies that are added together: adding one by one would copy the row sample every time
 
-__all__ = ["RunningTally", "declare", "sample_threshold", "some_rows", "tally_batch"]
+__all__ = ["RunningTally", "declare", "many", "sample_threshold", "some_rows", "tally_batch"]
 
 
 class RunningTally:
@@ -110,7 +110,7 @@ class RunningTally:
         )
         self._parts.append(part)
         self.seen += came
-        if len(self._parts) == PENDING:
+        if many([p.sample for p in self._parts], self.classes):
             self._parts = [combine(self._parts)]
             self._threshold = sample_threshold(self._parts[0].sample, self.classes)
 
@@ -130,6 +130,11 @@ class RunningTally:
     def scalars(self, prefix: str = "") -> dict[str, float]:
         """The numbers of :meth:`evenhand.Audit.scalars` without the search for causes: for the log of every epoch."""
         return tally_scalars(self.tally(), prefix)
+
+
+def many(parts: Sequence[RowSample], classes: int) -> bool:
+    """Whether it is time to add up: the parts of the row sample are many, or hold twice what will be kept of them."""
+    return len(parts) >= PENDING or sum(len(p.row_id) for p in parts) > 2 * sample_size(classes)
 
 
 def some_rows(tally: Tally) -> Tally:

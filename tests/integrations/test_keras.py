@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 os.environ.setdefault("KERAS_BACKEND", "torch")
 keras = pytest.importorskip("keras", reason="Keras is not installed: pip install 'evenhand[keras]'")
 
-from evenhand import InputError, audit, fit_correction, losses  # noqa: E402
+from evenhand import InputError, audit, class_counts, fit_correction, losses  # noqa: E402
 from evenhand.integrations.heads import fold_into_dense  # noqa: E402
 from evenhand.integrations.keras import AuditCallback, EvenhandLoss  # noqa: E402
 
@@ -75,6 +75,14 @@ def test_columns_and_one_hot_targets_mean_the_same() -> None:
     same = [float(loss(target, logits)) for target in (y, y[:, None], np.eye(K)[y])]
     assert same == pytest.approx([same[0]] * 3, rel=1e-6)
     assert float(loss.call(y, logits)) == same[0]
+
+
+def test_counts_of_every_kind_give_the_same_loss() -> None:
+    x, y = data()
+    logits = network()(x).detach()
+    kinds = [COUNTS, np.array(COUNTS), torch.tensor(COUNTS), class_counts(y), {str(c): n for c, n in enumerate(COUNTS)}]
+    found = [float(EvenhandLoss("logit-adjusted", counts)(y, logits)) for counts in kinds]
+    assert found == pytest.approx([found[0]] * len(kinds), rel=1e-6)
 
 
 def test_the_loss_is_saved_with_the_model(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
 from evenhand import InputError, audit  # noqa: E402
 from evenhand.integrations.lightning import AuditCallback  # noqa: E402
+from evenhand.integrations.metrics import AuditMetric  # noqa: E402
 
 CLASSES, FEATURES = 5, 8
 pytestmark = [
@@ -84,6 +85,32 @@ def test_the_audit_is_logged_and_its_report_written(tmp_path: Path) -> None:
     lines = Path(running.logger.log_dir, "metrics.csv").read_text(encoding="utf-8").splitlines()
     column = lines[0].split(",").index("evenhand/tau")
     assert sum(bool(line.split(",")[column]) for line in lines[1:]) == 2, "every second of three validations"
+
+
+class WithMetric(Classifier):
+    """The metric as an attribute, without a callback."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metric = AuditMetric(CLASSES)
+
+    def validation_step(self, batch: Any, _: int) -> None:
+        self.metric.update(self.net(batch[0]), batch[1])
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self.metric.compute())
+        self.metric.reset()
+
+
+def test_the_metric_alone_in_a_module(tmp_path: Path) -> None:
+    module, valid = WithMetric(), data(seed=1)
+    found = trainer(AuditCallback(), tmp_path, callbacks=[]).validate(
+        module, DataLoader(valid, batch_size=64), verbose=False
+    )
+    with torch.no_grad():
+        whole = audit(logits=module.net(valid.tensors[0]), target=valid.tensors[1])
+    assert found[0] == pytest.approx(whole.scalars(""), rel=1e-5)
+    assert set(module.state_dict()) == {"net.weight", "net.bias"}
 
 
 @pytest.mark.parametrize("every", [1, 2])

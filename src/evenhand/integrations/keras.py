@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from evenhand.auditing import Audit
+from evenhand.counts import to_numpy
 from evenhand.declared import InputError
 from evenhand.integrations.reporting import write_report
 from evenhand.output import PathLike
@@ -58,7 +59,8 @@ class EvenhandLoss(keras.losses.Loss):  # type: ignore[misc]
         from evenhand import losses
 
         self.loss, self.options = loss, options
-        self.counts = None if counts is None else [int(n) for n in counts]
+        known = counts is None or isinstance(counts, Mapping)
+        self.counts = counts if known else to_numpy(getattr(counts, "counts", counts)).tolist()  # as JSON can hold them
         self.criterion = losses.build(loss, self.counts, **options)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:

@@ -18,7 +18,7 @@ from evenhand.audit_figures import tally_scalars
 from evenhand.auditing import Audit, audit_tally
 from evenhand.integrations.states import JOINED, joined, restored, sample_parts, sums
 from evenhand.row_sample import row_hash, sample_size
-from evenhand.running import PENDING, declare, sample_threshold, some_rows, tally_batch
+from evenhand.running import declare, many, sample_threshold, some_rows, tally_batch
 from evenhand.tally import Tally, empty_tally
 
 try:
@@ -117,7 +117,7 @@ class AuditMetric(Metric):  # type: ignore[misc]
             setattr(self, name, getattr(self, name) + total)
         for name, rows in joined(part).items():
             getattr(self, name).append(rows)
-        if len(self.edge_count) >= PENDING:
+        if many(sample_parts(self.metric_state), self.num_classes):
             self._keep(self._held())
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
