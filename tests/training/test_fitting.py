@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from evenhand.declared import InputError
 from evenhand.losses import available
 from evenhand.training import REMEDIES, Recipe, Remedy, Training, fit, parse_remedies, parse_remedy, predict_logits
-from evenhand.training.fitting import DivergedError, draw_rows, mixed_seed
-from evenhand.training.stages import ClassScale, ScaledCosine, head_of
+from evenhand.training.fitting import DivergedError
+from evenhand.training.stages import ScaledCosine, head_of
+from evenhand.training.steps import mixed_seed
 
 ROWS = np.array([120, 40, 20, 12])
 
@@ -88,7 +89,7 @@ def test_plain_is_the_loop_everyone_writes(data: tuple[Tensor, Tensor]) -> None:
 @pytest.mark.parametrize(("power", "expected"), [(1.0, ROWS / 192), (0.0, np.full(4, 0.25)), (0.5, None)])
 def test_drawing_rates_follow_the_power(power: float, expected: np.ndarray | None, data: tuple[Tensor, Tensor]) -> None:
     training = Training(network(), data, "plain", epochs=1)
-    drawn = torch.cat([draw_rows(data[1], training.counts, power, seed=0, epoch=e) for e in range(100)])
+    drawn = torch.cat([training._order(power, e) for e in range(100)])
     share = np.bincount(data[1][drawn], minlength=4) / len(drawn)
     wanted = ROWS**0.5 / (ROWS**0.5).sum() if expected is None else expected
     np.testing.assert_allclose(share, wanted, atol=0.015)
@@ -106,10 +107,16 @@ def test_head_alone_is_trained_in_the_second_stage(data: tuple[Tensor, Tensor]) 
     assert not torch.equal(training.model.get_submodule("3").weight, head)
 
 
-def test_scales_alone_are_trained_by_lws(data: tuple[Tensor, Tensor]) -> None:
-    model = fit(network(), data, "lws", epochs=5, batch_size=32)
-    scale = next(part for part in model.modules() if isinstance(part, ClassScale))
-    assert not torch.allclose(scale.factor, torch.ones(4))
+def test_scales_alone_are_trained_by_lws_and_folded_in(data: tuple[Tensor, Tensor]) -> None:
+    training = Training(network(), data, "lws:start=0.5", epochs=6, recipe=Recipe(batch_size=32))
+    training.advance(training.edges[1])
+    body, head = (training.model.get_submodule(name).weight.clone() for name in ("0", "3"))
+    training.advance()
+    assert torch.equal(training.model.get_submodule("0").weight, body)
+    factor = training.model.get_submodule("3").weight / head
+    assert torch.allclose(factor, factor[:, :1].expand_as(factor))
+    assert float((factor[:, 0] - 1).abs().max().detach()) > 1e-3
+    assert set(training.model.state_dict()) == set(network().state_dict())
 
 
 def test_deferred_weights_begin_late(data: tuple[Tensor, Tensor]) -> None:

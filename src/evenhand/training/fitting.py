@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from evenhand.counts import ClassCounts
 from evenhand.declared import InputError
 from evenhand.training.remedies import Remedy, parse_remedy
-from evenhand.training.rows import Rows, as_rows
-from evenhand.training.stages import ClassScale, ScaledCosine, finish, head_name, head_of, replace_head, stages_of
+from evenhand.training.rows import as_rows
+from evenhand.training.samplers import ClassPowerSampler
+from evenhand.training.second_stage.heads import train_only
+from evenhand.training.stages import finish, restart, stages_of, trained_parameters, use_cosine_head
+from evenhand.training.steps import count_rows, mixed_seed, one_seed_per_step, planned_steps, to_device
 
 OptimiserFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 WARM_UP = 0.05  # share of a stage's steps over which the learning rate rises
@@ -90,11 +91,14 @@ class Training:
         self.per_epoch = max(1, math.ceil(len(self.rows) / self.recipe.batch_size))
         self.total = planned_steps(self.per_epoch, epochs, steps)
         if self.remedy.cosine:
-            _cosine_head(model, self.remedy.cosine, seed)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(mixed_seed(seed, -1))
+                use_cosine_head(model, self.remedy.cosine)
         self.device = next(model.parameters()).device
         self.stages = stages_of(self.remedy, self.counts)
         self.edges = _edges([stage.share for stage in self.stages], self.total)
         self.step, self.loss, self.seconds = 0, math.nan, 0.0
+        self._samplers: dict[float, ClassPowerSampler] = {}
         self._stage = -1
         self._finished = False
         self._enter(0)
@@ -155,6 +159,8 @@ class Training:
         self.step, self._finished, self.seconds = state["step"], state["finished"], state["seconds"]
         for number in range(self._stage + 1, self._stage_at(self.step) + 1):
             self._enter(number)
+        if self._finished:
+            finish(self.remedy, self.model)  # for the layers that it adds and takes away; their values come next
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         for stage, kept in zip(self.stages, state["criteria"], strict=True):
@@ -166,11 +172,22 @@ class Training:
         stage, epoch = self.stages[self._stage], self.step // self.per_epoch
         # Features that no longer change are those of use: dropout and the statistics of batch norm stand still too.
         self.model.train(stage.trains == "all")
-        order = draw_rows(self.rows.target, self.counts, stage.power, seed=self.seed, epoch=epoch)
+        order = self._order(stage.power, epoch)
         stop = min(until, self.edges[self._stage + 1], (epoch + 1) * self.per_epoch)
         first = epoch * self.per_epoch
         # Batches of nearly equal size: a last batch of one row would be heavy, and batch norm refuses it.
         yield from order.tensor_split(self.per_epoch)[self.step - first : stop - first]
+
+    def _order(self, power: float | None, epoch: int) -> Tensor:
+        """(N,) row positions of an epoch: every row once, or a draw by class; seed and epoch decide."""
+        if power is None:
+            generator = torch.Generator().manual_seed(mixed_seed(self.seed, -2 - epoch))
+            return torch.randperm(len(self.rows), generator=generator)
+        if power not in self._samplers:
+            options: dict[str, Any] = {"classes": self.counts.classes, "absent": "skip", "num_replicas": 1, "rank": 0}
+            labels = self.rows.target.numpy()
+            self._samplers[power] = ClassPowerSampler(labels, power, seed=self.seed, **options)
+        return torch.from_numpy(self._samplers[power].indices(epoch))
 
     def _take(self, rows: Tensor) -> Tensor:
         inputs, target = self.rows.batch(rows), self.rows.target[rows]
@@ -218,14 +235,9 @@ class Training:
             return
         self._fresh = number
         if stage.fresh_head:
-            _restart(head_of(self.model), mixed_seed(self.seed, -1))
-        if stage.trains == "scale":
-            replace_head(self.model, ClassScale(head_of(self.model), self.counts.classes))
-        self._trained = _trained_parameters(self.model, stage.trains)
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(False)
-        for parameter in self._trained:
-            parameter.requires_grad_(True)
+            restart(self.model, mixed_seed(self.seed, -1))
+        self._trained = trained_parameters(self.model, stage.trains)
+        train_only(self.model, self._trained)
         self.optimiser = self.recipe.build(self._trained)
         for group in self.optimiser.param_groups:
             group["peak"] = group["lr"] * stage.rate
@@ -306,87 +318,6 @@ def predict_logits(model: nn.Module, data: Any, *, batch_size: int = 1024) -> Te
     return torch.cat(parts)
 
 
-def draw_rows(target: Tensor, counts: ClassCounts, power: float | None, *, seed: int, epoch: int) -> Tensor:
-    """(N,) row positions of one epoch.
-
-    Args:
-        target: (N,) classes. counts: their counts. power: None for a shuffle, else rows are drawn with replacement,
-            class k at a rate proportional to ``n_k^power``. seed, epoch: decide the draw, nothing else does.
-
-    Example:
-        >>> counts = ClassCounts.from_counts([900, 100])
-        >>> rows = draw_rows(torch.tensor([0] * 900 + [1] * 100), counts, 0.0, seed=0, epoch=0)
-        >>> 450 < int((rows < 900).sum()) < 550
-        True
-    """
-    generator = torch.Generator().manual_seed(mixed_seed(seed, -2 - epoch))
-    if power is None:
-        return torch.randperm(len(target), generator=generator)
-    rows = torch.from_numpy(counts.counts.copy())
-    rate = torch.where(rows > 0, rows.double().clamp_min(1) ** power, 0.0)
-    drawn = torch.multinomial(rate, len(target), replacement=True, generator=generator)
-    by_class, first = torch.argsort(target, stable=True), rows.cumsum(0) - rows
-    within = (torch.rand(len(target), generator=generator, dtype=torch.float64) * rows[drawn]).long()
-    return by_class[first[drawn] + torch.minimum(within, rows[drawn] - 1)]
-
-
-def count_rows(rows: Rows, counts: Any = None) -> ClassCounts:
-    """Training counts, given or counted.
-
-    Raises:
-        InputError: a target that the counts do not have.
-    """
-    from evenhand.counts import class_counts
-
-    known = class_counts(rows.target) if counts is None else ClassCounts.from_counts(getattr(counts, "counts", counts))
-    if int(rows.target.max()) >= known.classes:
-        raise InputError(
-            f"expected classes below {known.classes}, the length of counts, found {int(rows.target.max())}; give the "
-            "counts of all classes"
-        )
-    return known
-
-
-def planned_steps(per_epoch: int, epochs: float | None, steps: int | None) -> int:
-    """Steps in all.
-
-    Raises:
-        InputError: none or both are given, or less than one step.
-    """
-    if (epochs is None) == (steps is None):
-        raise InputError("expected epochs= or steps=, one of them; say how long to train")
-    total = steps if steps is not None else round(float(epochs or 0) * per_epoch)
-    if not total >= 1:
-        raise InputError(f"expected at least one step, got epochs={epochs}, steps={steps}; train longer")
-    return int(total)
-
-
-def mixed_seed(seed: int, number: int) -> int:
-    """A seed of its own for each number below a seed: a plain sum would give neighbouring runs the same draws."""
-    mixed = (seed * 0x9E3779B97F4A7C15 + (number + 0x10000) * 0xBF58476D1CE4E5B9) % 2**64
-    mixed = ((mixed ^ (mixed >> 31)) * 0x94D049BB133111EB) % 2**64
-    return mixed >> 1
-
-
-@contextmanager
-def one_seed_per_step(device: torch.device) -> Iterator[None]:
-    """Torch's own generators stay as they were outside the block."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        yield
-
-
-def to_device(inputs: Any, device: torch.device) -> Any:
-    """Tensors, and tuples, lists and dictionaries of them, on a device."""
-    if hasattr(inputs, "to"):
-        return inputs.to(device)
-    if isinstance(inputs, dict):
-        return {key: to_device(value, device) for key, value in inputs.items()}
-    if isinstance(inputs, (list, tuple)):
-        return type(inputs)(to_device(value, device) for value in inputs)
-    return inputs
-
-
 def _edges(shares: list[float], total: int) -> list[int]:
     """First step of every stage, and the total; no stage is empty where the steps suffice."""
     edges, done = [0], 0.0
@@ -395,32 +326,3 @@ def _edges(shares: list[float], total: int) -> list[int]:
         left = len(shares) - 1 - number
         edges.append(min(max(round(done * total), edges[-1] + 1), max(total - left, edges[-1])))
     return [*edges, total]
-
-
-def _cosine_head(model: nn.Module, scale: float, seed: int) -> None:
-    head = head_of(model)
-    if isinstance(head, ScaledCosine):
-        return
-    classes, features = head.get_parameter("weight").shape
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mixed_seed(seed, -1))
-        replace_head(model, ScaledCosine(features, classes, scale))
-
-
-def _restart(head: nn.Module, seed: int) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if isinstance(head, nn.Linear):
-            head.reset_parameters()
-        else:
-            weight = head.get_parameter("weight")
-            with torch.no_grad():
-                weight.copy_(nn.functional.normalize(torch.randn(weight.shape), dim=1))
-
-
-def _trained_parameters(model: nn.Module, which: str) -> list[nn.Parameter]:
-    if which == "all":
-        return [p for p in model.parameters() if p.requires_grad]
-    if which == "scale":
-        return [part.factor for part in model.modules() if isinstance(part, ClassScale)]
-    return list(model.get_submodule(head_name(model)).parameters())

@@ -14,6 +14,7 @@ from evenhand.counts import ClassCounts
 from evenhand.declared import InputError
 from evenhand.losses import CosineLinear
 from evenhand.losses.registry import build
+from evenhand.training.second_stage.heads import add_scale, fold_scale, linear_head, start_anew, tau_normalise
 from evenhand.weights import class_weights
 
 if TYPE_CHECKING:
@@ -135,22 +136,12 @@ def _share(start: float) -> float:
     return float(start)
 
 
-@torch.no_grad()
-def tau_normalise(model: nn.Module, *, tau: float = 0.7) -> None:
-    """``W_k <- W_k / |W_k|^tau`` on the head, its bias taken out; norms are scaled so that their mean stays.
+def _normalised(model: nn.Module, *, tau: float = 0.7) -> None:
+    replace_head(model, tau_normalise(_linear(model), tau, keep_scale=True))
 
-    Args:
-        model: its head is found by :func:`head_of`. tau: 0 leaves the directions' lengths, 1 makes them equal.
 
-    Source: Kang et al., 2020, https://arxiv.org/abs/1910.09217.
-    """
-    head = head_of(model)
-    weight: Tensor = head.get_parameter("weight")
-    norm = weight.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    scaled = weight / norm**tau
-    weight.copy_(scaled * (norm.mean() / scaled.norm(dim=1).mean().clamp_min(1e-12)))
-    if getattr(head, "bias", None) is not None:
-        head.get_parameter("bias").zero_()
+def _folded(model: nn.Module) -> None:
+    fold_scale(_linear(model))
 
 
 SCHEDULES: dict[str, Schedule] = {
@@ -158,8 +149,8 @@ SCHEDULES: dict[str, Schedule] = {
     "deferred-weights": Schedule(_deferred_weights),
     "deferred-sampler": Schedule(_deferred_sampler),
     "crt": Schedule(_retrained_head),
-    "lws": Schedule(_scaled_head),
-    "tau-norm": Schedule(_one, tau_normalise),
+    "lws": Schedule(_scaled_head, _folded),
+    "tau-norm": Schedule(_one, _normalised),
     "label-aware": Schedule(_label_aware),
 }
 
@@ -174,20 +165,6 @@ class ScaledCosine(CosineLinear):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """(..., K) logits."""
         return self.scale * super().forward(input)
-
-
-class ClassScale(nn.Module):
-    """A head that stays, times one learned number per class."""
-
-    def __init__(self, head: nn.Module, classes: int) -> None:
-        super().__init__()
-        self.head = head
-        self.factor = nn.Parameter(torch.ones(classes))
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """(..., K) logits."""
-        scaled: Tensor = self.head(input) * self.factor
-        return scaled
 
 
 def head_of(model: nn.Module) -> nn.Module:
@@ -219,3 +196,36 @@ def replace_head(model: nn.Module, head: nn.Module) -> None:
     parent, _, last = name.rpartition(".")
     old = model.get_submodule(name)
     setattr(model.get_submodule(parent), last, head.to(old.get_parameter("weight").device))
+
+
+def use_cosine_head(model: nn.Module, scale: float) -> None:
+    """Put a cosine head in place of a linear one; it begins at random."""
+    head = head_of(model)
+    if not isinstance(head, ScaledCosine):
+        classes, features = head.get_parameter("weight").shape
+        replace_head(model, ScaledCosine(features, classes, scale))
+
+
+def restart(model: nn.Module, seed: int) -> None:
+    """Give the head new initial values."""
+    head = head_of(model)
+    if isinstance(head, nn.Linear):
+        start_anew(head, seed)
+        return
+    weight = head.get_parameter("weight")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        weight.copy_(nn.functional.normalize(torch.randn(weight.shape, generator=generator), dim=1))
+
+
+def trained_parameters(model: nn.Module, which: str) -> list[nn.Parameter]:
+    """The parameters that a stage trains; a scale is put on the head where it is asked for."""
+    if which == "scale":
+        return [add_scale(_linear(model))]
+    if which == "head":
+        return list(head_of(model).parameters())
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _linear(model: nn.Module) -> nn.Linear:
+    return linear_head(model, head_name(model))

@@ -17,12 +17,13 @@ from torch import nn
 
 from evenhand.counts import ClassCounts
 from evenhand.declared import InputError
-from evenhand.training.fitting import Training, count_rows, mixed_seed, planned_steps, predict_logits
+from evenhand.training.fitting import Training, predict_logits
 from evenhand.training.racing.board import Board, Key, Ticket, held_settings, open_board
 from evenhand.training.racing.judging import Judge, judge_model
 from evenhand.training.racing.plan import Plan
 from evenhand.training.remedies import PLAIN
 from evenhand.training.rows import PickedRows, Rows
+from evenhand.training.steps import count_rows, mixed_seed, planned_steps
 
 SCHEMA = "evenhand.race/1"
 PIECES = 20  # a training is left so often to tell its progress
