@@ -22,10 +22,13 @@ def to_html(result: RaceResult) -> str:
     """
     done = [(entry, cells(result, entry)) for entry in result.entries if entry.value is not None]
     overhead = result.overhead
+    headline, mark, rest = result.verdict.sentence.partition(". ")
     return render_page(
         "race.html.j2",
         scripted=False,
         result=result,
+        headline=headline + mark,
+        rest=rest,
         facts=facts(result),
         steps=next_steps(result),
         severity=SEVERITY[result.verdict.kind],

@@ -58,7 +58,7 @@ class RaceResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The race as JSON values, schema ``evenhand.race/1``."""
-        entry, gap = self.verdict.entry, self.verdict.gap
+        entry, gap, beyond = self.verdict.entry, self.verdict.gap, self.verdict.beyond
         found = {
             "schema": SCHEMA,
             "name": self.name,
@@ -76,6 +76,7 @@ class RaceResult:
                 "sentence": self.verdict.sentence,
                 "best_where_chosen": self.verdict.best or None,
                 "gap_to_best": None if gap is None else _estimate(gap),
+                "beyond_plain_with_correction": None if beyond is None else _estimate(beyond),
             },
             "leaderboard": [_entry(one) for one in self.entries],
             "notes": list(self.notes),

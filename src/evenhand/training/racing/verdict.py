@@ -67,6 +67,8 @@ class Verdict:
         entry: the recommended candidate, None where nothing can be said. kind: ``take``, ``keep``, ``tie`` or
             ``unknown``. sentence: in words. best: the candidate with the best value on the choosing half.
         gap: of `best` to the recommended one, on the choosing half; None where they are the same.
+        beyond: of the recommended one to plain training with its correction, on the judging half; None where it is one
+            of the plain ones or that is missing.
     """
 
     entry: Entry | None
@@ -74,6 +76,7 @@ class Verdict:
     sentence: str
     best: str = ""
     gap: Estimate | None = None
+    beyond: Estimate | None = None
 
 
 def simplicity(entry: Entry, remedy: Remedy) -> int:
@@ -99,7 +102,8 @@ def leaderboard(plan: Plan, judge: Judge, results: Mapping[Key, Result]) -> tupl
         for entry, p in zip(compared, adjusted, strict=True)
     ]
     final.sort(key=lambda entry: (entry.value is None, -sign * entry.value.value if entry.value else 0.0))
-    return final, decide(final, plan, judge, chosen)
+    verdict = decide(final, plan, judge, chosen)
+    return final, _beside_correction(verdict, judge.metric, judged)
 
 
 class _Half:
@@ -234,6 +238,26 @@ def _told(taken: Entry, plain: Entry, best: Entry, gap: Estimate | None, plan: P
         f"be nothing.{tie}"
     )
     return Verdict(taken, "tie", sentence, best.name, gap)
+
+
+def _beside_correction(verdict: Verdict, metric: Metric, judged: _Half) -> Verdict:
+    """Say what a remedy brings beyond plain training with a correction, which asks for no other training."""
+    entry, simple = verdict.entry, judged.drawn.get((PLAIN, True))
+    if entry is None or entry.remedy == PLAIN or simple is None:
+        return verdict
+    beyond = estimate(judged.drawn[(entry.remedy, entry.corrected)], simple)
+    low, high = beyond.interval
+    if not np.isfinite(low):
+        return replace(verdict, beyond=beyond)
+    moved = f"{_change(low, metric)} to {_change(high, metric)}{' points' if metric.share else ''}"
+    if (low if metric.sign > 0 else -high) > 0:
+        more = f" Beyond plain + correction, that is {moved}."
+    else:
+        more = (
+            f" {entry.name} is not distinguishable from plain + correction on the judging rows ({moved}): take that if "
+            "training again is dear."
+        )
+    return replace(verdict, beyond=beyond, sentence=verdict.sentence + more)
 
 
 def _level(entry: Entry) -> str:
