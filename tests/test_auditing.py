@@ -237,3 +237,13 @@ def test_words_of_sentences():
     assert some_names(named, [0, 1, 2, 3]) == "a, b, c and 1 more"
     bare = Evidence(tally_predictions(from_arrays(logits=z, target=y)))
     assert some_names(bare, [2]) == "class 2"
+
+
+def test_the_rates_of_a_sampler_go_by_either_name():
+    rng = np.random.default_rng(4)
+    y = rng.choice(5, 400, p=[0.5, 0.2, 0.15, 0.1, 0.05])
+    arrays = {"logits": rng.normal(size=(400, 5)), "target": y, "train_counts": np.bincount(y)}
+    one, other = (audit(**arrays, **{name: np.ones(5)}) for name in ("sampler", "sampler_rate"))
+    assert one.declared.sampler_rate.tolist() == other.declared.sampler_rate.tolist() == [1.0] * 5
+    with pytest.raises(ValueError, match="two names for one thing"):
+        audit(**arrays, sampler="balanced", sampler_rate=np.ones(5))

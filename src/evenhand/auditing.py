@@ -143,6 +143,7 @@ def audit(
     train_counts: Any = None,
     class_weight: Any = None,
     sampler: Any = None,
+    sampler_rate: Any = None,
     class_names: Any = None,
     config: Any = None,
     row_id: Any = None,
@@ -163,6 +164,7 @@ def audit(
             from the training counts, for instance ``"balanced"``.
         sampler: (K,) how often each class is drawn, up to scale, or ``"balanced"``, or ``"sqrt"``. Weights of single
             rows, as ``WeightedRandomSampler`` takes, are something else: 1 / count for every row is ``"balanced"``.
+        sampler_rate: the same under the name it has in files, in `forecast` and in `evenhand.training.samplers`.
         class_names: (K,) names. row_id: (N,) ids. ignore_index: target value whose rows are dropped.
         config: dict or JSON string with any of loss, label_smoothing, reduction, batch_size, gamma.
         train_logits, train_target: predictions on training rows, for the cause ``tail-overfit``.
@@ -187,6 +189,8 @@ def audit(
     """
     from evenhand.files import from_arrays
 
+    if sampler is not None and sampler_rate is not None:
+        raise InputError("expected sampler or sampler_rate, two names for one thing, but both came; give one of them")
     predictions = from_arrays(
         logits=logits,
         probs=probs,
@@ -197,7 +201,7 @@ def audit(
         train_target=train_target,
         train_counts=train_counts,
         class_weight=class_weight,
-        sampler=sampler,
+        sampler=sampler if sampler_rate is None else sampler_rate,
         class_names=class_names,
         config=config,
         ignore_index=ignore_index,
