@@ -100,7 +100,7 @@ def measure_effect(
         },
         changed=int((before != after).sum()),
         turned=int(((before == y) != (after == y)).sum()),
-        missed=outcomes.missed(),
+        missed=(never_hit(y, before), never_hit(y, after)),
     )
 
 
@@ -113,12 +113,6 @@ class _Outcomes:
         self.cost = {
             k: (y, m.per_row(y, before), m.per_row(y, after)) for k, m in metrics.items() if isinstance(m, MeanCost)
         }
-
-    def missed(self) -> tuple[int, int]:
-        """Classes without a single hit, before and after."""
-        y = self.labels[0]
-        before, after = (self.occurring - len(np.unique(y[y == self.labels[c]])) for c in (1, 2))
-        return before, after
 
     def values(self, column: int, weights: NDArray[np.uint8] | None) -> dict[str, Floats]:
         """(draws,) of every metric; column 1 is before, 2 is after."""
@@ -168,6 +162,18 @@ def _counts(
 def _interval(value: float, draws: Floats, low: float, high: float) -> list[float]:
     ends = value + np.quantile(draws, [0.025, 0.975]) - draws.mean()
     return [float(v) for v in np.clip(ends, low, high)]
+
+
+def never_hit(y: Ints, decided: Ints) -> int:
+    """How many classes have rows but no right answer; `decided` may end before `y` does.
+
+    Example:
+        >>> import numpy as np
+        >>> never_hit(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]))
+        1
+    """
+    some = y[: len(decided)]
+    return len(np.unique(y)) - len(np.unique(some[some == decided]))
 
 
 def class_counts_of(y: Ints, decided: Ints, classes: int) -> Floats:

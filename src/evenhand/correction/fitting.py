@@ -29,7 +29,7 @@ from evenhand.correction.calibration import (
     select_model,
 )
 from evenhand.correction.crossfit import at, decide_raw, fold_edges
-from evenhand.correction.effects import Effect, judge, measure_effect
+from evenhand.correction.effects import Effect, judge, measure_effect, never_hit
 from evenhand.correction.result import Correction
 from evenhand.correction.serving import Limit, measure_abstention, measure_ranks, parse_limit, serve
 from evenhand.correction.storage import hash_names
@@ -185,6 +185,9 @@ def _serve(
     metrics |= {m.key: m.bound(aim) for m in (*limits, goal.metric)}
     after = np.concatenate([served.after, unusable])
     effect = measure_effect(rows.y, decide_raw(rows.z, threads), after, metrics=metrics, seed=seed)
+    if served.final is not None:
+        # The folds' decisions favour different classes and reach more of them together than the final one does.
+        effect = replace(effect, missed=(effect.missed[0], max(effect.missed[1], never_hit(rows.y, served.final))))
     measured = {
         "share": served.share,
         "share_tuned": served.share_tuned,

@@ -42,12 +42,15 @@ class Served:
     Attributes:
         decision: for new rows. share: of the second decision in it. share_tuned: the same where the decision is worked
             out on the rows that are decided, see `Correction.tuned_to`. after: (n,) decided classes.
+        final: (n,) classes that `decision` itself decides with the folds' calibrations; None where it is no rule of
+            the rows.
         confidence: (n,) calibrated posterior of the decided class. rank: (n,) classes that score above the true one.
     """
 
     decision: Decision
     share: float
     share_tuned: float
+    final: Ints | None
     after: Ints
     confidence: Singles
     rank: Ints
@@ -123,12 +126,13 @@ def serve(
     ]
     confidence, rank = (np.concatenate(column) for column in zip(*judged, strict=True))
     whole = path(ends[0], ends[1], prior, shares)
-    decision, tuned = (whole[best] if len(shares) > 1 else ends[0]), best
+    decision, tuned, known = (whole[best] if len(shares) > 1 else ends[0]), best, None
     if goal.fitted and limit is None and len(shares) > 1:
         # Of the final decision, which knows the posteriors of all rows: labels enter by the folds' calibrations alone.
-        known = [replace(final, beta=m.beta, parts=m.own).choose(whole) for m in models]
-        tuned = _shares(y, np.concatenate(known, axis=1), folds, len(aim.log_prior), metrics, None)[0]
-    return Served(decision, float(shares[best]), float(shares[tuned]), after, confidence, rank)
+        known = np.concatenate([replace(final, beta=m.beta, parts=m.own).choose(whole) for m in models], axis=1)
+        tuned = _shares(y, known, folds, len(aim.log_prior), metrics, None)[0]
+    same = None if known is None else known[best]
+    return Served(decision, float(shares[best]), float(shares[tuned]), same, after, confidence, rank)
 
 
 def _shares(
