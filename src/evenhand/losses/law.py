@@ -167,12 +167,17 @@ def check_law(law: Law, classes: int) -> None:
     Raises:
         InputError: a class-wise vector of another length.
     """
-    for name in ("scale", "offset", "margin", "temperature", "class_weight"):
-        per_class(name, getattr(law, name), classes)
+    per_class("scale", law.scale, classes)
+    per_class("offset", law.offset, classes)
+    per_class("margin", law.margin, classes)
+    per_class("temperature", law.temperature, classes)
+    per_class("class_weight", law.class_weight, classes)
     if isinstance(law.label_smoothing, Tensor):
         per_class("label_smoothing", law.label_smoothing, classes)
     else:
         check_smoothing(law)
+    if law.shape is None:
+        return
     for name in ("gamma", "alpha"):
         value = getattr(law.shape, name, None)
         per_class(name, value if isinstance(value, Tensor) and value.dim() else None, classes)

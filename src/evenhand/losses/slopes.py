@@ -81,7 +81,8 @@ def losses_and_slopes(
     gap, own, mean = statistics
     margin = None if law.margin is None else law.margin.to(gap).index_select(0, index)
     if margin is not None:
-        gap, own = gap + margin, own - margin
+        gap = gap + margin
+        own = own - margin if mean is not None or law.z_loss else own
     nll, wrong = softplus(gap), torch.sigmoid(gap)
     loss, slope = (nll, wrong) if law.shape is None else _shaped(law.shape, Point(gap, nll, wrong, index, extra))
     if mean is None or direction is None:
