@@ -19,8 +19,10 @@ import pytest
 
 from evenhand import cli, output
 from evenhand.causes import REGISTRY
+from evenhand.commands import audit
 from evenhand.commands.gates import FIGURES, parse_rule
 from evenhand.declared import InputError
+from evenhand.goals import GOALS
 
 K = 10
 COUNTS = (600 / np.arange(1, K + 1)).astype(int)
@@ -101,9 +103,20 @@ def test_weights_that_do_what_the_goal_asks_pass_the_gate(val: Path, capsys: pyt
     gate = ["audit", str(val), "--fail-on", "any"]
     assert cli.run(gate) == 1
     assert cli.run([*gate, "--goal", "counts"]) == 1
-    assert cli.run([*gate, "--goal", "balanced-accuracy"]) == 0
+    for level in ("balanced-accuracy", "g-mean", "worst-group"):
+        assert cli.run([*gate, "--goal", level]) == 0
     assert cli.run([*gate, "--goal", "balanced-accuracy", "--fail-on", "cause=class-weights"]) == 1
     assert "Note: The loss weights did what they ask for" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("goal", audit.GOALS)
+def test_every_goal_that_needs_nothing_stated_is_offered_and_measured(val: Path, goal: str) -> None:
+    assert set(audit.GOALS) == {name for name, wanted in GOALS.items() if not wanted.needs}
+    fix = json.loads(evenhand("audit", val, "--json", "-", "--goal", goal).stdout)["fix"]
+    assert fix["goal"] == goal
+    key = GOALS[goal].metric.key
+    low, high = fix["after_interval"][key]
+    assert low <= fix["after"][key] <= high
 
 
 def test_piped_output_has_no_blanks_at_the_ends_of_lines(val: Path) -> None:

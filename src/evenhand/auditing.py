@@ -168,8 +168,9 @@ def audit(
         class_names: (K,) names. row_id: (N,) ids. ignore_index: target value whose rows are dropped.
         config: dict or JSON string with any of loss, label_smoothing, reduction, batch_size, gamma.
         train_logits, train_target: predictions on training rows, for the cause ``tail-overfit``.
-        goal: what the fix aims at: ``accuracy``, ``balanced-accuracy`` or ``counts``. Declared weights or a declared
-            sampler that act as planned are a warning, but only a note when the goal is ``balanced-accuracy``.
+        goal: what the fix aims at: ``accuracy``, ``balanced-accuracy``, ``macro-f1``, ``g-mean``, ``worst-group`` or
+            ``counts``. Declared weights or a declared sampler that act as planned are a warning, but only a note when
+            the goal counts every class alike: ``balanced-accuracy``, ``g-mean`` or ``worst-group``.
         name: shown in reports.
 
     Returns:

@@ -174,7 +174,7 @@ class WeightVector:
     @cached_property
     def computed(self) -> bool:
         """Whether the numbers betray that they were computed from counts, whichever counts these were."""
-        return self.levels >= 5 and len(self.unusable) == 0 and made_from_counts(self.weight)
+        return self.levels >= 2 and len(self.unusable) == 0 and made_from_counts(self.weight)
 
     @cached_property
     def outlier(self) -> int | None:

@@ -18,9 +18,9 @@ SIZES = ((5, 300), (20, 400), (50, 1000), (100, 500), (300, 600))
 PROFILES = ("zipf-1", "exponential-30", "lognormal", "step-20")
 
 
-def draws(number, *, counts):
+def draws(number, *, counts, first=0):
     """(tau, lower, upper) of exact posteriors tilted by -tau log pi."""
-    for seed in range(number):
+    for seed in range(first, first + number):
         tau, (classes, rows) = TAUS[seed % 5], SIZES[(seed // 5) % 5]
         setting = Setting(
             seed=seed, classes=classes, rows=rows, profile=PROFILES[seed % 4], skill=0.2 + 0.6 * (seed % 7) / 6
@@ -68,5 +68,5 @@ def test_without_training_counts_the_evaluation_counts_stand_in():
 
 @pytest.mark.slow
 def test_intervals_cover_the_planted_tilt_in_many_draws():
-    hits = covered(4000, counts=True)
-    assert 0.935 <= np.mean(hits) <= 0.965, f"{np.mean(hits):.3f} of 4000 intervals cover"
+    hits = covered(2000, counts=True, first=600)
+    assert 0.935 <= np.mean(hits) <= 0.965, f"{np.mean(hits):.3f} of 2000 intervals cover"

@@ -12,6 +12,13 @@ from evenhand.findings import Finding
 # Said only when nothing else is found; the first that applies.
 RESIDUAL = ("unexplained", "argmax-amplification", "healthy")
 
+# Goals that balanced weights serve, in words; the mean F1 is not among them: what they find they pay for in precision.
+LEVEL = {
+    "balanced-accuracy": "balanced accuracy",
+    "g-mean": "the geometric mean of the recalls",
+    "worst-group": "the worst of head, medium and tail",
+}
+
 
 def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
     """All findings, most likely cause first; when no cause is found exactly one: `unexplained`, else
@@ -40,11 +47,12 @@ def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
 def serve_goal(findings: tuple[Finding, ...], evidence: Evidence, goal: str) -> tuple[Finding, ...]:
     """The findings as they are to be judged by the goal: a declared plan that serves it is a note, not a warning.
 
-    Only for the goal ``balanced-accuracy``, and only for declared weights or a declared sampler that act as planned.
+    Only for goals that count every class alike, however rare it is (`LEVEL`), and only for declared weights or a
+    declared sampler that act as planned.
     """
-    if goal != "balanced-accuracy":
+    if goal not in LEVEL:
         return findings
-    return tuple(_as_wanted(f) if _planned(f, evidence) else f for f in findings)
+    return tuple(_as_wanted(f, goal) if _planned(f, evidence) else f for f in findings)
 
 
 def _planned(finding: Finding, evidence: Evidence) -> bool:
@@ -54,11 +62,11 @@ def _planned(finding: Finding, evidence: Evidence) -> bool:
     return plan.tau > 0 and float(fit.tau[0]) > 0 and not surely_less(evidence)
 
 
-def _as_wanted(finding: Finding) -> Finding:
+def _as_wanted(finding: Finding, goal: str) -> Finding:
     what = "weights" if finding.cause == "class-weights" else "sampler"
     serves = "serve" if what == "weights" else "serves"
     said = (
-        f"Nothing to repair: balanced accuracy is the goal and the {what} {serves} it, at the price of accuracy and of "
+        f"Nothing to repair: {LEVEL[goal]} is the goal and the {what} {serves} it, at the price of accuracy and of "
         "right counts."
     )
     return dataclasses.replace(finding, severity="note", remedy=said, snippets={})

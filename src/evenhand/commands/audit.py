@@ -13,7 +13,7 @@ from evenhand.commands.inputs import FILE, added_tallies, are_tallies, input_opt
 if TYPE_CHECKING:
     from evenhand.auditing import Audit
 
-GOALS = ("accuracy", "balanced-accuracy", "counts")
+GOALS = ("accuracy", "balanced-accuracy", "macro-f1", "g-mean", "worst-group", "counts")  # that need nothing stated
 
 EPILOG = """
 \b
