@@ -27,13 +27,13 @@ def remedy_for_part(tau: float) -> tuple[str, dict[str, str]]:
     """What to do, and the code for it where there is a tilt to speak of."""
     if abs(tau) < 0.1:
         said = (
-            "There is no tilt to correct: the model answers as if trained without weights. If the weights were meant "
+            "There is no tilt to correct: the model answers as if trained without weights or sampler. If they were meant "
             "to act, find out why they did not; the effect of balanced weights can be had without retraining by evenhand "
             "fix with the goal balanced-accuracy."
         )
         return said, {}
     said = (
-        f"Whoever corrects this model should go by the measured tilt ({tau:.2f} * log prior), not by the declared weights; "
+        f"Whoever corrects this model should go by the measured tilt ({tau:.2f} * log prior), not by what was declared; "
         "the measured effect of the correction says whether it pays."
     )
     return said, remedies.offset_snippets(tau)

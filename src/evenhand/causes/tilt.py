@@ -22,6 +22,7 @@ from evenhand.causes.registry import Verdict, cause, percent
 from evenhand.evidence import Evidence
 from evenhand.plan import Plan
 
+SAMPLED = 0.4  # a sampler whose expressed fraction is surely below this left hardly a trace
 DOUBLE = 1.2  # more than once, beyond what one balanced correction scatters by
 
 
@@ -236,7 +237,7 @@ def sampler(e: Evidence) -> Verdict | None:
     plan = effective_plan(e)
     if e.fit is None or plan is None or plan.sampler_direction is None or plan.weight_direction is not None:
         return None
-    if e.plan_fit is None or e.fraction_judged[1] <= 0.1 or e.fraction_judged[2] < 0.4:
+    if e.plan_fit is None or e.fraction_judged[1] <= 0.1 or e.fraction_judged[2] < SAMPLED:
         return None
     tau = float(e.fit.tau[0])
     part = surely_less(e)
@@ -257,14 +258,16 @@ def sampler(e: Evidence) -> Verdict | None:
     )
 
 
-@cause("partial-weights", "EH302", "The weights are expressed only in part", needs_scores=True,
+@cause("partial-weights", "EH302", "The weights, or the sampler, are expressed only in part", needs_scores=True,
        explains=("argmax-amplification",))  # fmt: skip
 def partial_weights(e: Evidence) -> Verdict | None:
-    """Weights declared, but the model holds clearly less of their tilt."""
+    """Weights declared, but the model holds clearly less of their tilt; or a sampler that left hardly any."""
     plan = effective_plan(e)
-    if e.fit is None or plan is None or e.plan_fit is None or plan.weight_direction is None:
+    if e.fit is None or plan is None or e.plan_fit is None:
         return None
     fraction, low, high = e.fraction_judged
+    if plan.weight_direction is None:
+        return _sampler_without_trace(e, plan)
     elsewhere = scattered(e, plan)
     if not (surely_less(e) or (elsewhere and plan.spread > 0.4)) or fraction < -0.2 or plan.spread < 0.1:
         return None
@@ -287,6 +290,26 @@ def partial_weights(e: Evidence) -> Verdict | None:
         0.85,
         sentence,
         tilt_evidence(e) | {"likely_reasons": hints},
+        *remedy_for_part(float(e.fit.tau[0])),
+        surer(e),
+    )
+
+
+def _sampler_without_trace(e: Evidence, plan: Plan) -> Verdict | None:
+    """A sampler of which hardly anything is expressed; the cause `sampler` speaks of one that acts at least in part."""
+    fraction, low, high = e.fraction_judged
+    if high >= SAMPLED or fraction < -0.2 or not surely_less(e) or plan.spread < 0.1 or e.fit is None:
+        return None
+    sentence = (
+        f"Your sampler leaves hardly a trace in the model (fraction {fraction:.2f}, {low:.2f} to {high:.2f}; "
+        f"{described(e)} where its rates predict {plan.tau:.2f}). Usual reasons: a sampler that was built but not handed to "
+        "the loader, rates that are not those in use, or long training on repeated rows."
+    )
+    return Verdict(
+        "note" if high < 0.25 else "warning",
+        0.8,
+        sentence,
+        tilt_evidence(e),
         *remedy_for_part(float(e.fit.tau[0])),
         surer(e),
     )
