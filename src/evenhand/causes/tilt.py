@@ -23,6 +23,7 @@ from evenhand.evidence import Evidence
 from evenhand.plan import Plan
 
 SAMPLED = 0.4  # a sampler whose expressed fraction is surely below this left hardly a trace
+NO_TRACE = 0.25  # a plan whose expressed fraction is surely below this left hardly a trace, and may lean the other way
 DOUBLE = 1.2  # more than once, beyond what one balanced correction scatters by
 
 
@@ -269,15 +270,17 @@ def partial_weights(e: Evidence) -> Verdict | None:
     if plan.weight_direction is None:
         return _sampler_without_trace(e, plan)
     elsewhere = scattered(e, plan)
-    if not (surely_less(e) or (elsewhere and plan.spread > 0.4)) or fraction < -0.2 or plan.spread < 0.1:
+    if not (surely_less(e) or (elsewhere and plan.spread > 0.4)) or plan.spread < 0.1:
         return None
+    if fraction < -0.2 and high >= NO_TRACE:
+        return None  # too vague to say that the model does not lean the planned way
     batch = e.declared.batch_size
     hints = ["long training (overfitted networks lose the effect of weights)"]
     if batch is not None and batch <= 32 and e.declared.reduction in (None, "mean"):
         hints.insert(0, f"reduction='mean' over batches of {batch} rows, which cancels large weights")
     else:
         hints.append("small batches with reduction='mean'")
-    none = high < 0.25
+    none = high < NO_TRACE
     said = "leave hardly a trace in the model" if none else f"are expressed by {percent(max(fraction, 0))} only"
     if elsewhere:
         said = "are not what the model's class biases follow: those scatter around them as widely as the plan itself"
@@ -298,7 +301,8 @@ def partial_weights(e: Evidence) -> Verdict | None:
 def _sampler_without_trace(e: Evidence, plan: Plan) -> Verdict | None:
     """A sampler of which hardly anything is expressed; the cause `sampler` speaks of one that acts at least in part."""
     fraction, low, high = e.fraction_judged
-    if high >= SAMPLED or fraction < -0.2 or not surely_less(e) or plan.spread < 0.1 or e.fit is None:
+    vague = fraction < -0.2 and high >= NO_TRACE
+    if high >= SAMPLED or vague or not surely_less(e) or plan.spread < 0.1 or e.fit is None:
         return None
     sentence = (
         f"Your sampler leaves hardly a trace in the model (fraction {fraction:.2f}, {low:.2f} to {high:.2f}; "
@@ -306,7 +310,7 @@ def _sampler_without_trace(e: Evidence, plan: Plan) -> Verdict | None:
         "the loader, rates that are not those in use, or long training on repeated rows."
     )
     return Verdict(
-        "note" if high < 0.25 else "warning",
+        "note" if high < NO_TRACE else "warning",
         0.8,
         sentence,
         tilt_evidence(e),
