@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from evenhand import audit, audit_predictions, class_weights, open_predictions
+from evenhand import audit, audit_predictions, class_weights, from_arrays, open_predictions
 from evenhand.cli import run
 from evenhand.declared import InputError
 from evenhand.files.fields import ALIASES, canonical
@@ -157,3 +157,12 @@ def test_a_folder_that_takes_no_files_is_told_by_the_name_given(tmp_path, predic
     monkeypatch.setattr("evenhand.output.tempfile.mkstemp", refused)
     wanted = tmp_path / "report.html"
     assert said(capsys, "audit", path, "--html", wanted) == f"{wanted}: no such file or directory"
+
+
+def test_class_frequencies_are_not_training_counts():
+    arrays = {"predicted": [0, 1, 1, 2], "target": [0, 1, 2, 2]}
+    with pytest.raises(
+        InputError, match="sum to 1, as class frequencies do; multiply them by the number of training rows"
+    ):
+        from_arrays(**arrays, train_counts=[0.5, 0.3, 0.2])
+    assert from_arrays(**arrays, train_counts=[1, 0, 0]).declared.train_counts.tolist() == [1, 0, 0]
