@@ -95,8 +95,8 @@ def train_counts(value: Any) -> Floats:
         raise InputError("train_counts are zero in every class; count the training labels again")
     if counts.sum() < 1.01 and (counts % 1 != 0).any():  # taken as counts, they would be one row's worth of evidence
         raise InputError(
-            f"train_counts must be rows per class but sum to {counts.sum():.3g}, as class frequencies do; multiply them by "
-            "the number of training rows"
+            f"train_counts must be rows per class but sum to {counts.sum():.3g}, as class frequencies do; multiply "
+            "them by the number of training rows"
         )
     return counts
 
