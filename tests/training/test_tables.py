@@ -222,3 +222,10 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert capsys.readouterr().err == (
         "evenhand: the race needs optuna, not installed here; pip install 'evenhand[training]'\n"
     )
+
+
+def test_the_rarest_classes_are_in_both_halves() -> None:
+    y = np.concatenate([np.zeros(100, np.int64), np.arange(1, 61)])
+    chosen = held_out(y, np.arange(160), share=0.5, seed=0, keep_all=False)
+    assert 15 < chosen[100:].sum() < 45
+    assert not held_out(y, np.arange(160), share=0.5, seed=0)[100:].any()

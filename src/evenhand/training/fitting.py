@@ -17,7 +17,7 @@ from evenhand.training.rows import as_rows
 from evenhand.training.samplers import ClassPowerSampler
 from evenhand.training.second_stage.heads import train_only
 from evenhand.training.stages import finish, restart, stages_of, trained_parameters, use_cosine_head
-from evenhand.training.steps import count_rows, mixed_seed, one_seed_per_step, planned_steps, to_device
+from evenhand.training.steps import count_rows, mixed_seed, one_seed_per_step, planned_steps, seed_device, to_device
 
 OptimiserFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 WARM_UP = 0.05  # share of a stage's steps over which the learning rate rises
@@ -194,7 +194,7 @@ class Training:
         if self.device.type != "cpu":
             inputs, target = to_device(inputs, self.device), target.to(self.device)
         begin = time.perf_counter()
-        torch.manual_seed(mixed_seed(self.seed, self.step))
+        seed_device(self.device, mixed_seed(self.seed, self.step))
         rate = self._rate()
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * rate

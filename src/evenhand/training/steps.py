@@ -57,6 +57,17 @@ def one_seed_per_step(device: torch.device) -> Iterator[None]:
         yield
 
 
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seed the generators that a step on this device draws from.
+
+    `torch.manual_seed` seeds every kind of device there may be, and for those not yet in use it writes down the whole
+    call stack: a quarter of the time of a small step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 def to_device(inputs: Any, device: torch.device) -> Any:
     """Tensors, and tuples, lists and dictionaries of them, on a device."""
     if hasattr(inputs, "to"):

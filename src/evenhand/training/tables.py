@@ -216,7 +216,8 @@ def group_numbers(frame: pl.DataFrame, column: str) -> np.ndarray[Any, Any]:
 def held_out(target: Any, group: Any, *, share: float, seed: int, keep_all: bool = True) -> np.ndarray[Any, Any]:
     """(N,) bool, the rows of the second part: about `share` of every class, whole groups only.
 
-    A class keeps at least one group in the first part. A class of a single group is there alone.
+    A class of several groups has some on both sides. A class of a single group is in the first part, or, without
+    `keep_all`, on either side by chance.
 
     Args:
         target: (N,) classes. group: (N,) groups. share: of the rows. seed: of the order.
@@ -250,6 +251,10 @@ def held_out(target: Any, group: Any, *, share: float, seed: int, keep_all: bool
         taken[rng.choice(np.flatnonzero(main == k))] = True
     if keep_all:
         _give_back(taken, group, target, classes)
+    else:
+        # Classes of one group go either way: all on one side, the other would know nothing of the rarest.
+        alone = np.flatnonzero(number[main] == 1)
+        taken[alone] = rng.random(len(alone)) < share
     return np.asarray(taken[group])
 
 
