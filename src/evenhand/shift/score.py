@@ -199,7 +199,7 @@ def looseness(test: ShiftTest, prior: Floats, mean: Floats) -> Looseness:
     wide = max(1.0, scale / max(2 * seen + test.critical, TINY))
     if alone:
         return Looseness(0.0, free, wide)
-    sure = max(0.0, 1 - (test.critical / signal) ** 4) if signal > 0 else 0.0
+    sure = max(0.0, 1 - (test.critical / signal) ** 8) if signal > 0 else 0.0
     return Looseness(sure, np.zeros(k, bool), wide)
 
 
