@@ -100,3 +100,18 @@ def test_a_goal_is_judged_at_full_size_only():
     assert full.row("c", "f", 1.0, "GB/s", 2.0, most=False).met is False
     assert full.row("c", "f", 1.0, "s").met is None
     assert scaled.row("c", "f", 1.0, "s", 2.0).met is None
+
+
+def test_the_effect_of_a_fault_is_that_of_its_tilt_alone():
+    """Weights of equally frequent classes do nothing, weights of unequal ones do, and a saturated head is no tilt."""
+    pytest.importorskip("torch")
+    causes = importlib.import_module("benchmarks.causes")
+    z = np.random.default_rng(0).normal(size=(500, 6))
+    level, steep = np.full(6, 50.0), np.geomspace(10, 1000, 6)
+    assert causes.planted_effect(z, causes.RECIPES["squared"], level) == (np.inf, np.inf)
+    nearly = level + np.array([0, 1, 0, -1, 0, 1])
+    assert causes.planted_effect(z, causes.RECIPES["class-weights"], nearly)[0] < 0.02
+    assert causes.planted_effect(z, causes.RECIPES["class-weights"], steep)[0] > 0.2
+    assert causes.planted_effect(z, causes.RECIPES["tanh-head"], steep) == (np.inf, np.inf)
+    in_order = causes.planted_effect(z, causes.RECIPES["class-weights"], steep)
+    assert causes.planted_effect(z, causes.RECIPES["misordered"], steep)[0] <= in_order[0]
