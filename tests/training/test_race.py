@@ -289,6 +289,27 @@ def test_a_killed_race_goes_on_and_ends_the_same(parts: tuple[Part, Part], tmp_p
     assert taken_up.verdict.sentence == alone.verdict.sentence
 
 
+@pytest.mark.slow
+def test_two_processes_share_one_race(tmp_path: Path, parts: tuple[Part, Part]) -> None:
+    """Run it with: pytest -m slow tests/training/test_race.py"""
+    for name, (x, y) in zip(("train", "valid"), parts, strict=True):
+        np.savez(tmp_path / f"{name}.npz", x=x.numpy(), y=y.numpy())
+    arguments = ["race", "train.npz", "--valid", "valid.npz", "--label", "y", "--remedies", "weighted,focal",
+                 "--seeds", "2", "--budget", "200steps", "--out", "shared"]  # fmt: skip
+    both = [
+        subprocess.Popen([sys.executable, "-m", "evenhand.cli", *arguments, "--json", f"{i}.json"], cwd=tmp_path)
+        for i in range(2)
+    ]
+    assert [process.wait(300) for process in both] == [0, 0]
+    one, two = (json.loads((tmp_path / f"{i}.json").read_text()) for i in range(2))
+    times = [found.pop("time") for found in (one, two)]
+    for found in (one, two):
+        assert found.pop("trainings")["finished"] == 6
+    assert one == two
+    assert len(list((tmp_path / "shared" / "runs").glob("*.npz"))) == 6  # none was done twice
+    assert all(time["training"] < time["wall"] for time in times)
+
+
 def test_more_remedies_and_seeds_may_join_a_finished_race(parts: tuple[Part, Part], tmp_path: Path) -> None:
     small_race(parts, folder=tmp_path, remedies="weighted", seeds=1)
     more = small_race(parts, folder=tmp_path, remedies="weighted,focal", seeds=2)

@@ -99,7 +99,7 @@ def race(
         entries, verdict = leaderboard(plan, contest.judge, results)
         metric = contest.judge.metric
         choosing = int(contest.judge.choosing.sum())
-        mine = [result.record.get("seconds", 0.0) for key, result in results.items() if key not in before]
+        mine = [r.record.get("seconds", 0.0) for r in results.values() if r.record.get("worker") == board.worker]
         states = [result.state for result in results.values()]
         return RaceResult(
             name=name,

@@ -168,7 +168,7 @@ def train_one(board: Board, ticket: Ticket, contest: Contest) -> None:
     remedy, seed = ticket.key
     contest.watcher.training(remedy, seed)
     start = time.perf_counter()
-    record: dict[str, Any] = {"remedy": remedy, "seed": seed, "steps": contest.steps}
+    record: dict[str, Any] = {"remedy": remedy, "seed": seed, "steps": contest.steps, "worker": board.worker}
     training: Training | None = None
     try:
         training = new_training(
