@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.lossrace import paired
+from benchmarks.question.data import SETS
 from benchmarks.question.remedies import BY_NAME, PLAIN
 from benchmarks.question.store import Run
 
@@ -65,8 +66,6 @@ class Results:
 
     @property
     def sets(self) -> list[str]:
-        from benchmarks.question.data import SETS
-
         return [name for name in SETS if (name, PLAIN) in self.runs]
 
     def remedies(self, name: str) -> list[str]:

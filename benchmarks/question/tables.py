@@ -130,6 +130,7 @@ def long_run_table(results: Results, name: str) -> list[str]:
         ("tail recall", lambda e: at_epoch(e, "recall", "tail"), PER_CENT, 1),
         ("accuracy", lambda e: at_epoch(e, "natural", "accuracy"), PER_CENT, 1),
         ("never predicted", lambda e: at_epoch(e, "natural", "never predicted"), 1.0, 0),
+        ("slope", lambda e: at_epoch(e, "natural", "slope"), 1.0, 2),
         ("tau", lambda e: at_epoch(e, "tau"), 1.0, 2),
         ("beta", lambda e: at_epoch(e, "beta"), 1.0, 2),
     ]
