@@ -81,3 +81,12 @@ def test_holm_keeps_the_family_below_its_level() -> None:
     rng = np.random.default_rng(0)
     false = sum(min(holm(list(rng.random(10)))) < 0.05 for _ in range(2000))
     assert false / 2000 < 0.062
+
+
+def test_intervals_of_shares_end_where_shares_do() -> None:
+    y = np.arange(30) % 3
+    bootstrap = Bootstrap(y, BALANCED, 3)
+    scattered = Drawn.of(bootstrap, {0: y, 1: np.where(np.arange(30) < 15, y, (y + 1) % 3)})
+    assert estimate(scattered).interval == (0.0, 1.0)
+    wrong = Drawn.of(bootstrap, dict.fromkeys(range(2), (y + 1) % 3))
+    assert estimate(scattered, wrong).interval == (-1.0, 1.0)

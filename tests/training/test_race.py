@@ -14,10 +14,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from evenhand.counts import ClassCounts
 from evenhand.declared import InputError
 from evenhand.training import race
-from evenhand.training.racing.board import Board, HopelessPruner
+from evenhand.training.fitting import Recipe
+from evenhand.training.racing.board import Board, HopelessPruner, Result
+from evenhand.training.racing.judging import Judge
 from evenhand.training.racing.plan import make_plan, parse_budget
+from evenhand.training.racing.verdict import leaderboard
 
 K = 8
 ROWS = np.array([240, 120, 60, 40, 24, 16, 12, 10])
@@ -338,6 +342,8 @@ def test_one_seed_says_nothing_of_another(parts: tuple[Part, Part]) -> None:
         ({"budget": "0steps"}, "20epochs, 2000steps"),
         ({"remedies": "weighted,weighted"}, "'weighted' twice"),
         ({"remedies": "wieghted"}, "did you mean 'weighted'"),
+        ({"remedies": "focal:gamma=x"}, "focal:gamma=x: expected gamma to be a number"),
+        ({"remedies": "weighted,focal:gamma=-1"}, "focal:gamma=-1: expected gamma to be finite and at least 0"),
         ({"goal": "cost"}, "needs no costs"),
         ({"goal": "acuracy"}, "expected a goal among"),
     ],
@@ -372,3 +378,76 @@ def test_hostile_names_stay_text(parts: tuple[Part, Part]) -> None:
     assert "\x1b" not in page
     assert "script-src &#39;none&#39;" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize(("change", "what"), [("model", "model"), ("columns", "inputs"), ("clip", "clip")])
+def test_remedies_of_another_network_or_other_columns_do_not_join(
+    parts: tuple[Part, Part], tmp_path: Path, change: str, what: str
+) -> None:
+    (x, y), (xv, yv) = parts
+    race("mlp", (x, y), (xv, yv), remedies="plain", seeds=1, budget="5steps", folder=tmp_path)
+    if change == "columns":
+        x, xv = x * 2, xv * 2
+    options = {"recipe": Recipe(clip=0.0)} if change == "clip" else {}
+    model = "linear" if change == "model" else "mlp"
+    with pytest.raises(InputError, match=f"its {what} is"):
+        race(model, (x, y), (xv, yv), remedies="weighted", seeds=1, budget="5steps", folder=tmp_path, **options)
+
+
+def told_by(
+    decisions: dict[str, dict[int, np.ndarray]], y: np.ndarray, seeds: int = 3, goal: str = "balanced-accuracy"
+):
+    """The leaderboard and the verdict of decisions, as if they had been trained."""
+    judge = Judge.halved(y, ClassCounts.from_counts(np.bincount(y)), goal)
+    figures = {"raw": {}, "seconds": 1.0}
+    results = {
+        (remedy, seed): Result((remedy, seed), "finished", figures, {"raw": d.astype(np.int32)})
+        for remedy, by_seed in decisions.items()
+        for seed, d in by_seed.items()
+    }
+    plan = make_plan([name for name in decisions if name != "plain"], seeds=seeds, goal=goal)
+    for key in set(plan.runs) - set(results):
+        results[key] = Result(key, "stopped", {"why": "far below"}, {})
+    return leaderboard(plan, judge, results)
+
+
+def test_a_handful_of_rows_is_no_claim_however_steady() -> None:
+    """Two rows of the rarest class, got right with every seed: ten points of balanced accuracy, and no evidence."""
+    y = np.concatenate([np.repeat(np.arange(9), 20), [9, 9]])
+    plain = np.where(y == 9, 0, y)
+    entries, verdict = told_by({"plain": dict.fromkeys(range(3), plain), "weighted": dict.fromkeys(range(3), y)}, y)
+    weighted = next(entry for entry in entries if entry.remedy == "weighted")
+    assert weighted.difference is not None
+    assert weighted.difference.interval[0] > 0  # what the bootstrap alone would claim
+    assert (weighted.speaking, weighted.better, verdict.kind) == (1, False, "tie")
+    assert "only 1 of the judging rows" in verdict.sentence
+
+
+def test_seeds_that_were_not_stopped_claim_nothing() -> None:
+    """The seeds that are left are the luckier ones: shown, but neither starred nor recommended."""
+    rng = np.random.default_rng(7)
+    y = np.arange(300) % 3
+
+    def some(accuracy: float) -> np.ndarray:
+        return np.where(rng.random(300) < accuracy, y, (y + 1) % 3)
+
+    both = {"plain": {s: some(0.5) for s in range(3)}, "weighted": {s: some(0.9) for s in range(3)}}
+    entries, verdict = told_by(both, y)
+    assert (entries[0].remedy, entries[0].better, verdict.kind) == ("weighted", True, "take")
+    del both["weighted"][1]
+    entries, verdict = told_by(both, y)
+    assert entries[0].remedy == "weighted"
+    assert (np.isnan(entries[0].p), entries[0].better, verdict.kind) == (True, False, "keep")
+
+
+def test_keeping_plain_tells_how_much_could_be_missed() -> None:
+    rng = np.random.default_rng(7)
+    y = np.arange(240) % 3
+    both = {
+        name: {s: np.where(rng.random(240) < 0.6 + more, y, (y + 1) % 3) for s in range(3)}
+        for name, more in (("plain", 0.0), ("weighted", 0.02))
+    }
+    entries, verdict = told_by(both, y)
+    assert (verdict.kind, verdict.best) == ("keep", "weighted")
+    low, high = next(entry.difference.interval for entry in entries if entry.remedy == "weighted")
+    assert f"on the judging rows it is {100 * low:+.1f} to {100 * high:+.1f} points" in verdict.sentence

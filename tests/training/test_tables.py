@@ -163,6 +163,27 @@ def test_valid_rows_need_the_same_columns(tmp_path: Path) -> None:
         load(train, Columns("y"), valid=valid)
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    """The second label would be a feature otherwise, and the race would be won by reading it."""
+    path = tmp_path / "rows.csv"
+    path.write_text("x,y,y\n" + "\n".join(f"{i / 7},{i % 3},{i % 3}" for i in range(N)))
+    with pytest.raises(InputError, match=r"different column names.*got 'y' twice"):
+        load(path, Columns("y"))
+
+
+def test_an_npz_that_is_none_does_not_recommend_to_unpickle(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npz"
+    path.write_bytes(b"hello")
+    with pytest.raises(InputError, match="damaged or another kind of file") as told:
+        load(path, Columns("y"))
+    assert "pickle" not in str(told.value)
+
+
+def test_one_class_is_named_as_a_reader_would(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="found one, 1; check the label"):
+        load(saved(tmp_path, frame(y=[1] * N)), Columns("y"))
+
+
 def test_damaged_and_foreign_files_are_told(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"no table")
     (tmp_path / "a.npz").write_bytes(b"no archive")

@@ -85,6 +85,8 @@ def read_frame(path: Path, columns: Columns) -> pl.DataFrame:
         except (pl.exceptions.PolarsError, ValueError) as error:
             reason = shortened(str(error).splitlines()[0], 120)
             raise InputError(f"expected {path.name} to be a {suffix[1:]} table, but {reason}; save it again") from error
+    if suffix == ".csv":
+        _refuse_repeated_names(path)
     missing = next((name for name in columns.named if name not in frame.columns), None)
     if missing is not None:
         there = ", ".join(repr(shortened(plain(name), 40)) for name in frame.columns[:12])
@@ -99,13 +101,25 @@ def read_frame(path: Path, columns: Columns) -> pl.DataFrame:
     return frame
 
 
+def _refuse_repeated_names(path: Path) -> None:
+    """Polars renames the second of two columns: a second label would become a feature that tells the class."""
+    header = pl.read_csv(path, has_header=False, n_rows=1, infer_schema=False, truncate_ragged_lines=True).row(0)
+    twice = next((name for name in header if name is not None and header.count(name) > 1), None)
+    if twice is not None:
+        name = shortened(plain(twice), 40)
+        raise InputError(f"expected different column names in {path.name}, got {name!r} twice; rename or drop one")
+
+
 def _read_npz(path: Path) -> pl.DataFrame:
     try:
         with np.load(path, allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}
     except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        # NumPy's own sentence recommends to unpickle the file.
+        reason = "it holds objects" if "Object arrays" in str(error) else "it is damaged or another kind of file"
         raise InputError(
-            f"expected {path.name} to be an npz file of plain arrays, but {error}; save it without objects"
+            f"expected {path.name} to be an npz file of plain arrays, but {reason}; save it with np.savez, without "
+            "objects"
         ) from error
     if not arrays:
         raise InputError(f"expected arrays in {path.name}, found none; save features and labels in it")
@@ -156,7 +170,7 @@ def number_classes(train: np.ndarray[Any, Any], valid: np.ndarray[Any, Any]) -> 
     known = np.unique(train.astype(str) if train.dtype == object else train)
     if len(known) < 2:
         raise InputError(
-            f"expected at least two classes in the training rows, found one, {known[0]!r}; check the label"
+            f"expected at least two classes in the training rows, found one, {known.tolist()[0]!r:.60}; check the label"
         )
     unseen = np.setdiff1d(np.unique(valid.astype(known.dtype)), known)
     if len(unseen):

@@ -12,6 +12,7 @@ from evenhand.report.pages import render_page
 from evenhand.training.racing.result import RaceResult, cells, facts, next_steps
 
 SEVERITY = {"take": "sound", "keep": "sound", "tie": "note", "unknown": "warning"}
+BADGES = {"take": "take", "keep": "keep", "tie": "not sure", "unknown": "not sure"}
 
 
 def to_html(result: RaceResult) -> str:
@@ -27,11 +28,12 @@ def to_html(result: RaceResult) -> str:
         "race.html.j2",
         scripted=False,
         result=result,
-        headline=headline + mark,
+        headline=(headline + mark).replace(" -> ", " → "),
         rest=rest,
         facts=facts(result),
         steps=next_steps(result),
         severity=SEVERITY[result.verdict.kind],
+        badge=BADGES[result.verdict.kind],
         done=done,
         undone=[entry for entry in result.entries if entry.why and not entry.corrected],
         chart=_chart(result),

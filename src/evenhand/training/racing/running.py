@@ -22,7 +22,8 @@ from evenhand.training.racing.board import Board, Key, Ticket, held_settings, op
 from evenhand.training.racing.judging import Judge, judge_model
 from evenhand.training.racing.plan import Plan
 from evenhand.training.remedies import PLAIN
-from evenhand.training.rows import PickedRows, Rows
+from evenhand.training.rows import PickedRows, Rows, TableRows, TensorRows
+from evenhand.training.stages import stages_of
 from evenhand.training.steps import count_rows, mixed_seed, planned_steps
 
 SCHEMA = "evenhand.race/1"
@@ -83,6 +84,13 @@ def begin(plan: Plan, model_fn: Callable[[], nn.Module], train: Rows, counts: Cl
     return max(1, int(SPENT * plan.budget.amount / len(plan.runs) / per_step))
 
 
+def new_model(model_fn: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """The untrained model that all remedies of a seed begin with."""
+    with torch.random.fork_rng():
+        torch.manual_seed(mixed_seed(seed, -3))
+        return model_fn()
+
+
 def new_training(
     model_fn: Callable[[], nn.Module],
     train: Rows,
@@ -94,14 +102,15 @@ def new_training(
     steps: int,
 ) -> Training:
     """A training of the race at its beginning; all remedies of a seed begin with the same model."""
-    with torch.random.fork_rng():
-        torch.manual_seed(mixed_seed(seed, -3))
-        model = model_fn()
+    model = new_model(model_fn, seed)
     return Training(model, train, plan.remedy(remedy), counts=counts, steps=steps, recipe=plan.recipe, seed=seed)
 
 
-def settings_of(plan: Plan, steps: int, train: Rows, judge: Judge) -> dict[str, Any]:
-    """What every process of one race must agree on; more remedies and seeds may join later."""
+def settings_of(plan: Plan, steps: int, train: Rows, judge: Judge, model: nn.Module) -> dict[str, Any]:
+    """What every process of one race must agree on; more remedies and seeds may join later.
+
+    Remedies trained with another network or on other columns would be compared with a plain training that is none.
+    """
     digest = hashlib.sha256()
     for part in (train.target.numpy(), judge.target, judge.choosing):
         digest.update(np.ascontiguousarray(part).tobytes())
@@ -112,10 +121,40 @@ def settings_of(plan: Plan, steps: int, train: Rows, judge: Judge) -> dict[str, 
         "budget": f"{plan.budget.amount:g} {plan.budget.unit}",
         "steps": steps,
         "labels": digest.hexdigest()[:24],
+        "inputs": _inputs_of(train),
+        "model": _shapes_of(model),
         "batch_size": recipe.batch_size,
         "learning_rate": recipe.learning_rate,
         "weight_decay": recipe.weight_decay,
+        "clip": recipe.clip,
+        "optimiser": type(recipe.build(model.parameters())).__name__,
     }
+
+
+def _inputs_of(rows: Rows) -> list[str]:
+    """What the tensors of the first rows look like, in a way that survives another machine's rounding.
+
+    Of a data set only types and shapes: it may change its rows at random.
+    """
+    fixed = isinstance(rows, (TensorRows, TableRows))
+    first = rows.batch(torch.arange(min(len(rows), 64) if fixed else 1))
+    return [
+        f"{tensor.dtype} {list(tensor.shape[1:])}" + (f" {float(tensor.double().abs().sum()):.4g}" if fixed else "")
+        for tensor in _tensors(first)
+    ]
+
+
+def _tensors(inputs: Any) -> Iterator[torch.Tensor]:
+    if isinstance(inputs, torch.Tensor):
+        yield inputs
+    elif isinstance(inputs, (dict, list, tuple)):
+        for inner in inputs.values() if isinstance(inputs, dict) else inputs:
+            yield from _tensors(inner)
+
+
+def _shapes_of(model: nn.Module) -> str:
+    shapes = [(type(module).__name__, [list(p.shape) for p in module.parameters(False)]) for module in model.modules()]
+    return f"{type(model).__name__} {hashlib.sha256(repr(shapes).encode()).hexdigest()[:16]}"
 
 
 @contextmanager
@@ -132,10 +171,16 @@ def opened(
 ) -> Iterator[tuple[Board, Contest]]:
     """A race begun or taken up: its board and what trainings need."""
     known = count_rows(train, counts)
+    for remedy in plan.remedies:
+        try:
+            stages_of(remedy, known)  # an option that a loss refuses shows before hours of training
+        except InputError as error:
+            raise InputError(f"{remedy.name}: {error}") from error
     judge = Judge.halved(valid.target.numpy(), known, plan.goal, group=group, seed=plan.split_seed)
     held = held_settings(folder) if folder is not None else None
     steps = int(held["steps"]) if held and "steps" in held else begin(plan, model_fn, train, known)
-    with open_board(folder, settings_of(plan, steps, train, judge), PLAIN) as board:
+    settings = {"steps": steps} if folder is None else settings_of(plan, steps, train, judge, new_model(model_fn, 0))
+    with open_board(folder, settings, PLAIN) as board:
         steps = int(board.settings["steps"])
         yield board, Contest(model_fn, train, valid, known, judge, plan, steps, watcher or Watcher())
 

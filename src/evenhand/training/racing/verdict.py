@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from evenhand.correction.effects import ENOUGH_CHANGES
 from evenhand.declared import Ints
 from evenhand.goals import Metric
 from evenhand.training.racing.board import Key, Result
@@ -32,8 +33,10 @@ class Entry:
             ``failed``. why: in words, where it is not finished. seeds: seeds that finished.
         metrics: means over seeds on the judging half. value: the goal's metric there. difference: to plain training,
             uncorrected, on the same seeds and rows; larger is better or worse as the metric has it.
-        p: of that difference, adjusted by Holm for all candidates; NaN where it cannot be told.
-        better: whether it is better than plain training at 5 %. choosing: the goal's metric on the choosing half.
+        speaking: judging rows on which it and plain training differ. p: of the difference, adjusted by Holm for all
+            candidates; NaN where it cannot be told, also with some seeds stopped, since those left are the luckier
+            ones. better: whether it is better than plain training at 5 %, on rows enough to speak.
+        choosing: the goal's metric on the choosing half.
         tau, tau_interval: mean over seeds. seconds: mean training time.
     """
 
@@ -45,6 +48,7 @@ class Entry:
     metrics: Mapping[str, float | None] | None = None
     value: Estimate | None = None
     difference: Estimate | None = None
+    speaking: int = 0
     p: float = np.nan
     better: bool = False
     choosing: float = np.nan
@@ -95,10 +99,10 @@ def leaderboard(plan: Plan, judge: Judge, results: Mapping[Key, Result]) -> tupl
     ]
     plain = judged.drawn.get((PLAIN, False))
     compared = [_measured(entry, judged, chosen, plain) for entry in entries]
-    adjusted = holm([entry.difference.p if entry.difference else np.nan for entry in compared])
+    adjusted = holm([e.difference.p if e.difference and e.seeds == plan.seeds else np.nan for e in compared])
     sign = judge.metric.sign
     final = [
-        _with(entry, p=p, better=bool(p < LEVEL and entry.difference and sign * entry.difference.value > 0))
+        replace(entry, p=p, better=p < LEVEL and _speaks(entry) and _gain(entry, sign) > 0)
         for entry, p in zip(compared, adjusted, strict=True)
     ]
     final.sort(key=lambda entry: (entry.value is None, -sign * entry.value.value if entry.value else 0.0))
@@ -118,15 +122,27 @@ class _Half:
             for name, corrected in (("raw", False), ("corrected", True)):
                 if name in result.arrays:
                     decisions.setdefault((remedy, corrected), {})[seed] = result.arrays[name][rows].astype(np.int64)
-        self.rows = len(y)
+        self.y, self.metric, self.decisions = y, judge.metric, decisions
         self.drawn: dict[tuple[str, bool], Drawn] = {key: Drawn.of(bootstrap, d) for key, d in decisions.items()}
+
+    def speaking(self, one: tuple[str, bool], other: tuple[str, bool]) -> int:
+        """Rows that differ between two candidates, summed over their common seeds: right or wrong, or as decided.
+
+        Where only counts matter, another class is a difference also if both are wrong.
+        """
+        a, b = self.decisions[one], self.decisions[other]
+        seeds = sorted(set(a) & set(b))
+        if self.metric.sign < 0:
+            return int(np.any([a[s] != b[s] for s in seeds], axis=0).sum())
+        return int(np.count_nonzero(np.sum([(a[s] == self.y) * 1 - (b[s] == self.y) for s in seeds], axis=0)))
 
 
 def _entries(remedy: Remedy, results: Sequence[Result]) -> list[Entry]:
     """The remedy without and with its correction, or why there is nothing to show."""
     done = [result for result in results if result.state == "finished"]
     others = [result for result in results if result.state != "finished"]
-    why = "; ".join(dict.fromkeys(f"{r.state} with seed {r.key[1]}: {r.record.get('why', '')}" for r in others))
+    reasons = dict.fromkeys((r.state, r.record.get("why", "")) for r in others)
+    why = "; ".join(f"{state} with {_seeds_of(others, state, reason)}: {reason}" for state, reason in reasons)
     if not done:
         return [Entry(remedy.name, False, others[0].state if others else "open", why or "not trained")]
     taus = [r.record for r in done if r.record.get("tau") is not None]
@@ -147,6 +163,11 @@ def _entries(remedy: Remedy, results: Sequence[Result]) -> list[Entry]:
     return entries
 
 
+def _seeds_of(others: Sequence[Result], state: str, reason: str) -> str:
+    seeds = [str(r.key[1]) for r in others if (r.state, r.record.get("why", "")) == (state, reason)]
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
+
+
 def _means(done: Sequence[Result], part: str) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for key in AVERAGED:
@@ -159,17 +180,20 @@ def _measured(entry: Entry, judged: _Half, chosen: _Half, plain: Drawn | None) -
     key = (entry.remedy, entry.corrected)
     if key not in judged.drawn:
         return entry
-    is_plain = key == (PLAIN, False)
-    return _with(
-        entry,
-        value=estimate(judged.drawn[key]),
-        difference=None if plain is None or is_plain else estimate(judged.drawn[key], plain),
-        choosing=estimate(chosen.drawn[key]).value,
-    )
+    entry = replace(entry, value=estimate(judged.drawn[key]), choosing=estimate(chosen.drawn[key]).value)
+    if plain is None or key == (PLAIN, False):
+        return entry
+    difference = estimate(judged.drawn[key], plain)
+    return replace(entry, difference=difference, speaking=judged.speaking(key, (PLAIN, False)))
 
 
-def _with(entry: Entry, **changes: Any) -> Entry:
-    return replace(entry, **changes)
+def _speaks(entry: Entry) -> bool:
+    """Whether rows enough differ: one row of a class with no other has no variance that rows could tell."""
+    return entry.speaking >= ENOUGH_CHANGES
+
+
+def _gain(entry: Entry, sign: int) -> float:
+    return sign * entry.difference.value if entry.difference else 0.0
 
 
 def decide(entries: Sequence[Entry], plan: Plan, judge: Judge, chosen: _Half) -> Verdict:
@@ -208,12 +232,15 @@ def _told(taken: Entry, plain: Entry, best: Entry, gap: Estimate | None, plan: P
     seeds = f"{plan.seeds} seeds" if plan.seeds > 1 else "one seed"
     tie = ""
     if taken is not best:
-        tie = f" {best.name} is not distinguishable from it on the choosing rows and asks for more."
+        tie = f" {best.name} is not distinguishable from it on the choosing rows and asks for more"
+        if taken is plain and best.difference is not None and plan.seeds > 1:
+            tie += f"; on the judging rows it is {_ends(best.difference, metric)}"
+        tie += "."
     if plan.seeds < 2:
+        against = "" if taken is plain else f" against {_level(plain)} of plain training"
         sentence = (
-            f"Too little data to say: one seed tells nothing of another. On this seed {taken.name} is ahead "
-            f"({metric.words} {_level(taken)} against {_level(plain)} of plain training {where}); "
-            "race at least 3 seeds."
+            f"Too little data to say: one seed tells nothing of another. On this seed {taken.name} was ahead where it "
+            f"was chosen ({metric.words} {_level(taken)}{against} {where}); race at least 3 seeds."
         )
         return Verdict(taken, "unknown", sentence, best.name, gap)
     if taken is plain:
@@ -224,9 +251,15 @@ def _told(taken: Entry, plain: Entry, best: Entry, gap: Estimate | None, plan: P
         return Verdict(taken, "keep", sentence, best.name, gap)
     assert taken.difference is not None
     low, high = taken.difference.interval
-    moved = f"{_change(low, metric)} to {_change(high, metric)}{' points' if metric.share else ''}"
+    moved = _ends(taken.difference, metric)
     levels = f"{metric.words} {_level(plain)} -> {_level(taken)}"
     if metric.sign * (low if metric.sign > 0 else high) > 0:
+        if not _speaks(taken):
+            sentence = (
+                f"Too little data to say: {taken.name} is ahead, {levels}, but only {taken.speaking} of the judging "
+                f"rows tell it from plain training; give more valid rows.{tie}"
+            )
+            return Verdict(taken, "tie", sentence, best.name, gap)
         return Verdict(taken, "take", f"Take {taken.name}: {levels}, {moved} {where}, {seeds}.{tie}", best.name, gap)
     if metric.sign * (high if metric.sign > 0 else low) <= 0:
         sentence = (
@@ -249,7 +282,7 @@ def _beside_correction(verdict: Verdict, metric: Metric, judged: _Half) -> Verdi
     low, high = beyond.interval
     if not np.isfinite(low):
         return replace(verdict, beyond=beyond)
-    moved = f"{_change(low, metric)} to {_change(high, metric)}{' points' if metric.share else ''}"
+    moved = _ends(beyond, metric)
     if (low if metric.sign > 0 else -high) > 0:
         more = f" Beyond plain + correction, that is {moved}."
     else:
@@ -263,6 +296,11 @@ def _beside_correction(verdict: Verdict, metric: Metric, judged: _Half) -> Verdi
 def _level(entry: Entry) -> str:
     assert entry.value is not None
     return f"{entry.value.value:.3f}"
+
+
+def _ends(found: Estimate, metric: Metric) -> str:
+    low, high = (_change(end, metric) for end in found.interval)
+    return f"{low} to {high}{' points' if metric.share else ''}"
 
 
 def _change(value: float, metric: Metric) -> str:
