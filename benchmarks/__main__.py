@@ -9,8 +9,8 @@ import click
 
 HELPERS = (
     "__init__", "__main__", "cifardata", "cifarnet", "clincdata", "correctionnets", "correctionpeers",
-    "correctionpriors", "correctionspeed", "correctiontrial", "generate", "losscases", "losspeers", "measure", "peers",
-    "realdata",
+    "correctionpriors", "correctionspeed", "correctionsummary", "correctiontables", "correctiontrial", "generate",
+    "losscases", "losspeers", "measure", "peers", "realdata",
 )  # fmt: skip
 
 

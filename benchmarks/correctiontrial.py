@@ -34,8 +34,9 @@ class Trial:
         fitted_on, judged_on: rows. recommended, why, calibration, share: what the correction says of itself.
         promised: change of the goal's metric as cross-fitted on the first half, oriented so that more is better.
         sign: +1 where more of the metric is better. values: method -> metric on the second half.
-        draws: method -> (DRAWS,) the same in a paired bootstrap over rows. harm_p: one-sided p-value of "worse than
-            the argmax". changed: rows decided otherwise than by the argmax.
+        draws: method -> (DRAWS,) the same in a paired bootstrap over rows; empty where the trial was read from a file.
+        changed: rows decided otherwise than by the argmax. harm_p: one-sided p-value of "worse than the argmax".
+        gain_interval: 95 %, by the standard deviation of the paired bootstrap.
     """
 
     data: str
@@ -53,19 +54,14 @@ class Trial:
     sign: int
     values: dict[str, float]
     draws: dict[str, Floats]
-    harm_p: float
     changed: int
+    harm_p: float = 1.0
+    gain_interval: tuple[float, float] = (-np.inf, np.inf)
 
     @property
     def gain(self) -> float:
         """Over the argmax, oriented so that more is better."""
         return self.sign * (self.values[OURS] - self.values[ARGMAX])
-
-    @property
-    def gain_interval(self) -> tuple[float, float]:
-        """95 %, by the standard deviation of the paired bootstrap."""
-        half = 1.96 * float((self.draws[OURS] - self.draws[ARGMAX]).std())
-        return self.gain - half, self.gain + half
 
 
 def row_hashes(rows: int, seed: int) -> Ints:
@@ -221,19 +217,18 @@ def _trial(
     promised = metric.sign * (fix.evidence["after"][metric.key] - fix.evidence["before"][metric.key])
     trial = Trial(
         *run, fix.goal, *sizes, fix.recommended, fix.why, fix.model, float(fix.evidence.get("share", 0.0)), promised,
-        metric.sign, values, draws, 1.0, int((decided[OURS] != decided[ARGMAX]).sum()),
+        metric.sign, values, draws, int((decided[OURS] != decided[ARGMAX]).sum()),
     )  # fmt: skip
-    return replace(trial, harm_p=harm_p_value(trial))
+    return tested(trial)
 
 
-def harm_p_value(trial: Trial) -> float:
-    """One-sided, by the normal approximation: how surprising the loss would be if there were none."""
+def tested(trial: Trial) -> Trial:
+    """With its interval and one-sided p-value by the normal approximation: how surprising the loss, were there none."""
     from scipy.special import ndtr
 
-    spread = float((trial.draws[OURS] - trial.draws[ARGMAX]).std())
-    if spread == 0:
-        return 1.0 if trial.gain >= 0 else 0.0
-    return float(ndtr(trial.gain / spread))
+    spread, gain = float((trial.draws[OURS] - trial.draws[ARGMAX]).std()), trial.gain
+    p_value = float(ndtr(gain / spread)) if spread > 0 else float(gain >= 0)
+    return replace(trial, harm_p=p_value, gain_interval=(gain - 1.96 * spread, gain + 1.96 * spread))
 
 
 def holm(p_values: list[float], level: float = 0.05) -> list[bool]:

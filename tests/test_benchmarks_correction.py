@@ -3,7 +3,7 @@
 import importlib
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,18 @@ from click.testing import CliRunner
 from evenhand.goals import METRICS
 
 sys.path.append(str(Path(__file__).parents[1]))  # `benchmarks` is no part of the installed package
-benchmark, nets, peers, speed, trial = (
+benchmark, nets, peers, priors, speed, summary, tables, trial = (
     importlib.import_module(f"benchmarks.{name}")
-    for name in ("correction", "correctionnets", "correctionpeers", "correctionspeed", "correctiontrial")
+    for name in (
+        "correction",
+        "correctionnets",
+        "correctionpeers",
+        "correctionpriors",
+        "correctionspeed",
+        "correctionsummary",
+        "correctiontables",
+        "correctiontrial",
+    )
 )
 
 COUNTS = np.array([400, 120, 40, 12, 3, 1])
@@ -81,9 +90,9 @@ def made(gain, spread, seed=0, sign=1):
     values = {"argmax": 0.5, "evenhand": 0.5 + sign * gain, "logit adjustment": 0.5 + sign * (gain + 0.01)}
     draws = {name: value + noise * (name == "evenhand") for name, value in values.items()}
     run = trial.Trial(
-        "x", seed, "plain", "natural", "accuracy", 9, 9, True, "", "tilt", 0.0, 0.0, sign, values, draws, 1.0, 5
+        "x", seed, "plain", "natural", "accuracy", 9, 9, True, "", "tilt", 0.0, 0.0, sign, values, draws, 5
     )
-    return replace(run, harm_p=trial.harm_p_value(run))
+    return trial.tested(run)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -103,11 +112,66 @@ def test_a_correction_that_changes_nothing_does_no_harm():
 def test_the_interval_over_seeds_holds_their_scatter():
     same = [made(0.02, 0.001, seed) for seed in range(4)]
     wide = [made(gain, 0.001, seed) for seed, gain in enumerate((0.0, 0.04, 0.0, 0.04))]
-    narrow_ends, wide_ends = (benchmark.over(group, "argmax")[1] for group in (same, wide))
+    narrow_ends, wide_ends = (summary.over(group, "argmax")[1] for group in (same, wide))
     assert narrow_ends[1] - narrow_ends[0] < 0.005 < 0.03 < wide_ends[1] - wide_ends[0]
-    found = benchmark.line(same)
+    found = summary.line(same)
     assert found.best_peer == "logit adjustment"
     assert found.over_peer == pytest.approx(-0.01)
+
+
+def written(path, *told):
+    path.write_text("".join(json.dumps(one) + "\n" for one in told))
+    return ["--lines", str(path)]
+
+
+def as_told(found, sets=("x",)):
+    """What a run over the sets prints with --json, but for the machine."""
+    found = [replace(one, data=name) for name in sets for one in found]
+    return [
+        *map(benchmark.trial_json, found),
+        *({"kind": "line", **asdict(one)} for one in benchmark.all_lines(found)),
+        benchmark.harm(found),
+    ]
+
+
+def test_tables_are_drawn_from_the_lines_of_earlier_runs(tmp_path):
+    run = [made(gain, 0.01, seed) for seed, gain in enumerate((0.02, 0.04))]
+    moved = priors.PriorTrial("x", 0, "plain", "moved", "moved", (9, 9), {"evenhand": 0.25})
+    x = written(tmp_path / "x", {"kind": "machine"}, *as_told(run), {"kind": "prior", **asdict(moved)})
+    y = written(tmp_path / "y", *as_told([replace(made(-0.1, 0.01), model="weighted")], sets="yz"))
+    told = CliRunner().invoke(benchmark.command, x + y)
+    assert told.exit_code == 0, told.output
+    found = summary.line(run)
+    assert tables.line_row(found) in told.output.splitlines()
+    half = (found.gain_interval[1] - found.gain_interval[0]) / 2  # one set: its own interval, drawn around the mean
+    assert f"| accuracy | natural | +3.0 ({3 - 100 * half:.1f} to {3 + 100 * half:.1f}) | -10.0 (" in told.output
+    assert "| x | moved | 0.250 | 1 moved |" in told.output
+    counted = [
+        json.loads(line) for line in CliRunner().invoke(benchmark.command, [*x, *y, "--json"]).output.splitlines()
+    ]
+    assert [one["data"] for one in counted if one["kind"] == "line"] == ["x", "y", "z"]
+    assert counted[-1]["recommended"]["runs"] == 4
+    assert counted[-1]["recommended"]["significantly worse (Holm, 5 %)"] == 2  # one family over all files
+
+
+def test_means_over_sets_are_as_sure_as_independent_sets_make_them():
+    one = replace(summary.line([made(0.02, 0.001)]), gain=0.02, gain_interval=(0.01, 0.03), over_peer_interval=(-1, 1))
+    lines = [one, replace(one, data="y", gain=0.04, gain_interval=(0.03, 0.05), over_peer_interval=(-0.02, -0.01))]
+    assert list(tables.goal_lines(lines))[2:] == ["| accuracy | natural | +3.0 (2.3 to 3.7) | 0 | 1 | 1 |"]
+
+
+def test_lines_that_do_not_belong_together_are_refused(tmp_path):
+    whole = as_told([made(0.02, 0.01, 0), made(0.03, 0.01, 1)])
+    cases = {
+        "lines are not those of the trials": written(tmp_path / "cut", *whole[:2]),
+        "repeats an earlier one": written(tmp_path / "twice", *whole, *whole),
+        "line 1 of": written(tmp_path / "other", {"kind": "trial", "data": "x"}),
+        "or only --lines": [*written(tmp_path / "whole", *whole), "--speed"],
+    }
+    for said, arguments in cases.items():
+        told = CliRunner().invoke(benchmark.command, arguments)
+        assert told.exit_code == 2
+        assert said in " ".join(told.output.split())
 
 
 def test_scikit_learns_temperature_is_the_likeliest_one_and_rare_classes_do_not_stop_it():
