@@ -205,3 +205,21 @@ def test_a_head_that_cannot_be_found_is_told(data: tuple[Tensor, Tensor]) -> Non
     assert predict_logits(fit(Bare(), data, epochs=1), data).shape == (192, 4)
     with pytest.raises(InputError, match="call it `head`"):
         fit(Bare(), data, "ldam", epochs=1)
+
+
+def test_a_state_that_does_not_fit_is_refused(data: tuple[Tensor, Tensor]) -> None:
+    """An earlier stage has another optimiser and head; another length has another learning rate at the same step."""
+    early, late = (Training(network(), data, "crt", steps=20, seed=1) for _ in range(2))
+    early.advance(4)
+    late.advance(18)
+    with pytest.raises(InputError, match="not beyond the stage of the state, step 4, but it is at step 18"):
+        late.load_state_dict(early.state_dict())
+    with pytest.raises(InputError, match="a training of 30 steps, got one of 20"):
+        Training(network(), data, "crt", steps=30, seed=1).load_state_dict(early.state_dict())
+
+
+def test_arrays_of_numpy_are_trained_on_as_they_come(data: tuple[Tensor, Tensor]) -> None:
+    inputs, target = data
+    arrays = (inputs.double().numpy(), target.numpy())
+    first, second = (fit(network(), part, "plain", steps=3, seed=1) for part in (data, arrays))
+    assert torch.equal(predict_logits(first, data), predict_logits(second, arrays))

@@ -344,6 +344,10 @@ def test_one_seed_says_nothing_of_another(parts: tuple[Part, Part]) -> None:
         ({"remedies": "wieghted"}, "did you mean 'weighted'"),
         ({"remedies": "focal:gamma=x"}, "focal:gamma=x: expected gamma to be a number"),
         ({"remedies": "weighted,focal:gamma=-1"}, "focal:gamma=-1: expected gamma to be finite and at least 0"),
+        ({"remedies": 5}, "remedies as text with commas or in a list, got 5"),
+        ({"remedies": [5]}, "a Remedy or its name as text, got 5"),
+        ({"budget": 20}, "20epochs, 2000steps, 5m or 1h, got 20"),
+        ({"group": [1, 2]}, "a group for each of the 1,044 valid rows, got 2"),
         ({"goal": "cost"}, "needs no costs"),
         ({"goal": "acuracy"}, "expected a goal among"),
     ],
@@ -359,6 +363,10 @@ def test_unusable_rows_are_told(parts: tuple[Part, Part]) -> None:
         small_race(((x, y), (xv[:50], yv[:50])))
     with pytest.raises(InputError, match="class 7 has none"):
         race("mlp", (x[y < 7], y[y < 7]), (xv, yv), counts=ROWS * (np.arange(K) < 7), budget="5steps")
+    with pytest.raises(InputError, match="give the classes too"):
+        race("mlp", x, xv)
+    with pytest.raises(InputError, match="expected a function that builds an untrained model, got a Linear"):
+        race(nn.Linear(5, K), (x, y), (xv, yv))  # type: ignore[arg-type]
     one = yv == 0
     with pytest.raises(InputError, match="at least two classes"):
         small_race(((x, y), (xv[one], yv[one])))

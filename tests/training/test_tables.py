@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -177,6 +178,32 @@ def test_an_npz_that_is_none_does_not_recommend_to_unpickle(tmp_path: Path) -> N
     with pytest.raises(InputError, match="damaged or another kind of file") as told:
         load(path, Columns("y"))
     assert "pickle" not in str(told.value)
+
+
+@pytest.mark.parametrize("role", ["text", "category", "ignore", "group", "split"])
+def test_the_class_is_nothing_else(role: str) -> None:
+    """A class that is a feature too would tell itself."""
+    options: dict[str, Any] = {role: "y" if role in ("group", "split") else ("y",)}
+    with pytest.raises(InputError, match=f"got 'y' as --label and --{role}"):
+        Columns("y", **options)
+    assert Columns("y", text=("t",), group="t").group == "t"
+
+
+def test_outputs_and_valid_rows_are_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path, frame())
+    (tmp_path / "there").mkdir()
+    told = {
+        ("--json", "there"): "there is a folder, expected a file to write",
+        ("--html", "there"): "there is a folder, expected a file to write",
+        ("--valid", "./rows.parquet"): "names the training rows",
+        ("--remedies", ","): "expected names of remedies with commas, got ','",
+    }
+    for options, message in told.items():
+        assert cli.run(["race", "rows.parquet", "--label", "y", *options]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_one_class_is_named_as_a_reader_would(tmp_path: Path) -> None:

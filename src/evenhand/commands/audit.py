@@ -94,6 +94,8 @@ def check_outputs(outputs: dict[str, Path], inputs: list[Path]) -> None:
     for place in places:
         if place in {path.resolve() for path in inputs}:
             raise InputError(f"{place.name} is an input and would be overwritten; choose another output name")
+        if place.is_dir():
+            raise InputError(f"{place.name} is a folder, expected a file to write; give a file name in it")
         if not place.parent.is_dir():
             raise InputError(f"the folder {place.parent} for {place.name} does not exist; create it first")
     plot = outputs.get("plot")

@@ -156,6 +156,10 @@ def _check(outputs: dict[str, Path], file: Path, valid: Path | None, folder: Pat
     from evenhand.declared import InputError
 
     check_outputs(outputs, [path for path in (file, valid) if path is not None])
+    if valid is not None and valid.resolve() == file.resolve():
+        raise InputError(
+            f"--valid names the training rows, {file.name}; give other rows, or leave it out to hold some out"
+        )
     if folder is not None and folder.exists() and not folder.is_dir():
         raise InputError(f"--out names a folder but {folder} is a file; choose another name")
 

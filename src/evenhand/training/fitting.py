@@ -128,7 +128,7 @@ class Training:
         if losses:
             self.loss = float(torch.stack(losses).mean())
             if not math.isfinite(self.loss):
-                raise DivergedError(f"the loss became {self.loss} before step {self.step}")
+                raise DivergedError(f"the loss became {self.loss} before step {self.step}; lower the learning rate")
         if self.done and not self._finished:
             finish(self.remedy, self.model)
             self._finished = True
@@ -138,6 +138,7 @@ class Training:
         """Everything a resumed run needs: model, optimiser, step."""
         return {
             "step": self.step,
+            "total": self.total,
             "finished": self._finished,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
@@ -149,12 +150,23 @@ class Training:
         """Take up a run where it was left: same model, data, remedy, recipe and seed.
 
         Raises:
-            InputError: not a state of :meth:`state_dict`.
+            InputError: not a state of :meth:`state_dict`, one of a training of another length, or one from before a
+                stage that this training has begun, which has changed its head.
         """
-        wanted = {"step", "finished", "seconds", "model", "optimiser", "criteria"}
+        wanted = {"step", "total", "finished", "seconds", "model", "optimiser", "criteria"}
         if set(state) != wanted:
             raise InputError(
                 f"expected a state with {', '.join(sorted(wanted))}, got {sorted(state)}; save state_dict()"
+            )
+        if state["total"] != self.total:
+            raise InputError(
+                f"expected the state of a training of {self.total:,} steps, got one of {state['total']:,}; give the "
+                "same steps or epochs"
+            )
+        if self._stage_at(state["step"]) < self._stage or (self._finished and not state["finished"]):
+            raise InputError(
+                f"expected a training that is not beyond the stage of the state, step {state['step']:,}, but it is at "
+                f"step {self.step:,}; load it into a new Training with a new model"
             )
         self.step, self._finished, self.seconds = state["step"], state["finished"], state["seconds"]
         for number in range(self._stage + 1, self._stage_at(self.step) + 1):

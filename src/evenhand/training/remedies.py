@@ -122,6 +122,8 @@ def parse_remedy(text: str | Remedy) -> Remedy:
     """
     if isinstance(text, Remedy):
         return text
+    if not isinstance(text, str):
+        raise InputError(f"expected a Remedy or its name as text, got {text!r:.60}; write 'weighted' for instance")
     name, _, given = text.strip().partition(":")
     if name not in REMEDIES:
         close = get_close_matches(name, list(REMEDIES), 1)
@@ -140,9 +142,14 @@ def parse_remedies(text: str) -> tuple[Remedy, ...]:
     Example:
         >>> [remedy.name for remedy in parse_remedies("plain,focal:gamma=1,weight=balanced,vs")]
         ['plain', 'focal:gamma=1,weight=balanced', 'vs']
+
+    Raises:
+        InputError: an unknown name or option, or no name at all.
     """
-    parts = re.split(r"\s+|,(?![\w-]+=)", text.strip())
-    return tuple(parse_remedy(part) for part in parts if part)
+    parts = [part for part in re.split(r"\s+|,(?![\w-]+=)", text.strip()) if part]
+    if not parts:
+        raise InputError(f"expected names of remedies with commas, got {text!r:.60}; for instance weighted,sampler")
+    return tuple(parse_remedy(part) for part in parts)
 
 
 def _pair(text: str) -> tuple[str, Any]:

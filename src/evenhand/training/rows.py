@@ -186,7 +186,8 @@ def as_rows(data: Any) -> Rows:
     """Rows out of what a user has.
 
     Args:
-        data: rows already, a pair ``(inputs, target)`` of tensors or arrays, or a torch data set of (input, class).
+        data: rows already, a pair ``(inputs, target)`` of tensors or arrays (float64 arrays, not tensors, become
+            torch's default type), or a torch data set of (input, class).
             A data set with ``targets`` or ``tensors`` tells its classes without being read through.
 
     Raises:
@@ -201,7 +202,13 @@ def as_rows(data: Any) -> Rows:
         return rows
     if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple):
         inputs = data[0] if isinstance(data[0], Tensor) else torch.as_tensor(np.asarray(data[0]))
+        if inputs is not data[0] and inputs.dtype is torch.float64:
+            inputs = inputs.to(torch.get_default_dtype())  # NumPy's usual floats are not those of a network
         return TensorRows(inputs, as_target(data[1], len(inputs)))
+    if isinstance(data, (Tensor, np.ndarray)):
+        raise InputError(
+            f"expected (inputs, target) or a torch data set, got an array {tuple(data.shape)}; give the classes too"
+        )
     if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         raise InputError(
             f"expected (inputs, target) or a torch data set with a length, got {type(data).__name__}; an iterable data "

@@ -41,6 +41,22 @@ class Columns:
     split: str | None = None
     impute: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse a column of two roles: a class that is also a feature tells itself.
+
+        Raises:
+            InputError: there is one. Only a group may be a feature too.
+        """
+        roles = ("label", "text", "category", "ignore", "split", "group")
+        held: dict[str, str] = {}
+        for role in roles:
+            for name in [value for value in np.atleast_1d(getattr(self, role) or ()).tolist() if value]:
+                if name in held and not (role == "group" and held[name] in ("text", "category")):
+                    raise InputError(
+                        f"expected one role for each column, got {name!r:.60} as --{held[name]} and --{role}; keep one"
+                    )
+                held[name] = role
+
     @property
     def named(self) -> tuple[str, ...]:
         """Every column that is named."""

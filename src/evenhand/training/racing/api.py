@@ -83,6 +83,11 @@ def race(
     start = time.perf_counter()
     plan = make_plan(remedies, seeds=seeds, goal=goal, budget=budget, recipe=recipe)
     train_rows, valid_rows = as_rows(train), as_rows(valid)
+    if isinstance(model_fn, nn.Module):
+        raise InputError(
+            f"expected a function that builds an untrained model, got a {type(model_fn).__name__}; every training "
+            "needs a new one: pass its class, or a function that makes it"
+        )
     place = None if folder is None else Path(folder)
     build = model_fn
     if isinstance(build, str):

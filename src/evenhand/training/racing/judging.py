@@ -64,7 +64,11 @@ class Judge:
             )
         if len(np.unique(y)) < 2:
             raise InputError("expected valid rows of at least two classes, got one; draw them like those of use")
-        groups = np.arange(len(y)) if group is None else np.asarray(group, np.int64)
+        groups = np.arange(len(y)) if group is None else np.unique(np.asarray(group), return_inverse=True)[1]
+        if groups.shape != y.shape:
+            raise InputError(
+                f"expected a group for each of the {len(y):,} valid rows, got {len(groups):,}; give one per row"
+            )
         choosing = ~held_out(y, groups, share=0.5, seed=seed, keep_all=False)
         fold = np.zeros(len(y), bool)
         fold[choosing] = held_out(y[choosing], groups[choosing], share=0.5, seed=seed + 1, keep_all=False)

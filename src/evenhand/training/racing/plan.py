@@ -39,7 +39,7 @@ def parse_budget(text: str | Budget) -> Budget:
     """
     if isinstance(text, Budget):
         return text
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|s|m|h|min)\s*", text)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|s|m|h|min)\s*", str(text))
     if found is None or float(found[1]) <= 0:
         raise InputError(f"expected a budget such as 20epochs, 2000steps, 5m or 1h, got {text!r:.40}; write it so")
     unit = {"step": "steps", "epoch": "epochs", "min": "m"}.get(found[2], found[2])
@@ -94,6 +94,8 @@ def make_plan(
     """
     if remedies is None:
         remedies = DEFAULT
+    if not isinstance(remedies, Sequence):
+        raise InputError(f"expected remedies as text with commas or in a list, got {remedies!r:.60}; write 'weighted'")
     named = parse_remedies(remedies) if isinstance(remedies, str) else tuple(map(parse_remedy, remedies))
     names = [remedy.name for remedy in named]
     twice = next((name for name in names if names.count(name) > 1), None)
