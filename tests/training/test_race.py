@@ -229,7 +229,7 @@ def test_boards_share_and_the_dead_leave_their_work(tmp_path: Path) -> None:
     result = second.results()[("plain", 0)]
     assert result.state == "finished"
     assert result.arrays["raw"].tolist() == [0, 1, 2]
-    with pytest.raises(InputError, match="its goal is 'accuracy' and not 'macro-f1'"):
+    with pytest.raises(InputError, match="its goal: 'accuracy', asked for: 'macro-f1'"):
         Board(tmp_path, {"goal": "macro-f1"}, "plain")
     second.close()
 
@@ -398,7 +398,7 @@ def test_remedies_of_another_network_or_other_columns_do_not_join(
         x, xv = x * 2, xv * 2
     options = {"recipe": Recipe(clip=0.0)} if change == "clip" else {}
     model = "linear" if change == "model" else "mlp"
-    with pytest.raises(InputError, match=f"its {what} is"):
+    with pytest.raises(InputError, match=f"its {what}:"):
         race(model, (x, y), (xv, yv), remedies="weighted", seeds=1, budget="5steps", folder=tmp_path, **options)
 
 

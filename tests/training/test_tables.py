@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,8 @@ def test_outputs_and_valid_rows_are_refused_before_training(
         ("--valid", "./rows.parquet"): "names the training rows",
         ("--remedies", ","): "expected names of remedies with commas, got ','",
     }
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK or "there" not in str(path))  # as root is not
+    told["--html", "there/race.html"] = "cannot be written to"
     for options, message in told.items():
         assert cli.run(["race", "rows.parquet", "--label", "y", *options]) == 2
         assert message in capsys.readouterr().err
@@ -256,7 +259,7 @@ def test_the_command_races_on_a_table(
     assert cli.run([*arguments, "--json", "-", "--out", "kept"]) == 0
     assert capsys.readouterr().out.startswith("{")
     assert cli.run([*arguments, "--goal", "accuracy", "--out", "kept"]) == 2
-    assert "its goal is 'balanced-accuracy'" in capsys.readouterr().err
+    assert "its goal: 'balanced-accuracy'" in capsys.readouterr().err
     assert cli.run(["race", str(path), "--label", "nope"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,8 @@ def check_outputs(outputs: dict[str, Path], inputs: list[Path]) -> None:
             raise InputError(f"{place.name} is a folder, expected a file to write; give a file name in it")
         if not place.parent.is_dir():
             raise InputError(f"the folder {place.parent} for {place.name} does not exist; create it first")
+        if not os.access(place.parent, os.W_OK):
+            raise InputError(f"the folder {place.parent} for {place.name} cannot be written to; choose another")
     plot = outputs.get("plot")
     if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
         raise InputError(f"--plot expects a file ending in .png or .svg but got {plot.name!r}; change the ending")

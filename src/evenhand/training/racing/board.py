@@ -311,8 +311,8 @@ def _agreed(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if differing:
         key = differing[0]
         raise InputError(
-            f"expected the race that {path.parent} holds, but its {key} is {held.get(key)!r:.60} and not "
-            f"{settings[key]!r:.60}; take another folder, or the options it was begun with"
+            f"expected the race that {path.parent} holds, got another (its {key}: {held.get(key)!r:.60}, asked for: "
+            f"{settings[key]!r:.60}); take another folder, or the options it was begun with"
         )
     return held
 
