@@ -59,3 +59,36 @@ def test_an_answer_that_never_changes_is_not_argmax_amplification():
     stuck = np.where(np.arange(40) == np.argmin(counts), 3.0, 0.0) + 0.01 * logits
     found = evenhand.audit(logits=stuck, target=y, train_counts=counts)
     assert found.verdict.cause not in ("healthy", "argmax-amplification")
+
+
+def timid(logits, counts, beta):
+    """A network that knows the prior and is not sure enough of the rest: tau = 1 - beta."""
+    log_prior = np.log(counts / counts.sum())
+    return log_prior + (logits - log_prior) / beta
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("beta", [1.5, 2.0, 2.5])
+def test_a_timid_network_is_not_accused_on_the_rows_it_was_trained_for(seed, beta):
+    _, logits, y, counts = world(200 + seed, 40, 6000)
+    found = evenhand.audit(logits=timid(logits, counts, beta), target=y, train_counts=counts)
+    assert found.verdict.cause in ("healthy", "argmax-amplification")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_timid_network_on_balanced_rows_is_told_of_the_shift(seed):
+    rng, logits, y, counts = world(300 + seed, 40, 40_000)
+    least = np.bincount(y, minlength=40).min()
+    rows = np.concatenate([rng.permutation(np.flatnonzero(y == k))[:least] for k in range(40)])
+    found = evenhand.audit(logits=timid(logits, counts, 2.0)[rows], target=y[rows], train_counts=counts)
+    assert found.verdict.cause == "prior-shift"
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("excess", "cause"), [(1.1, False), (1.5, True)])
+def test_an_unfinished_network_is_not_said_to_have_weights_turned_round(seed, excess, cause):
+    """Underconfident and leaning to frequent classes by less than weights in proportion to the counts would."""
+    _, logits, y, counts = world(400 + seed, 40, 8000)
+    log_prior = np.log(counts / counts.sum())
+    found = evenhand.audit(logits=(logits + excess * log_prior) / 1.5, target=y, train_counts=counts)
+    assert (found.verdict.cause == "inverted-weights") is cause

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from evenhand.causes import remedies
-from evenhand.causes.judging import SOUND, described, effective_plan, explained, material, surer, tilt_evidence
+from evenhand.causes.judging import (
+    SOUND,
+    beyond_the_line,
+    described,
+    effective_plan,
+    explained,
+    material,
+    surer,
+    tilt_evidence,
+)
 from evenhand.causes.registry import Verdict, cause
 from evenhand.evidence import Evidence
 
@@ -20,7 +29,8 @@ def prior_shift(e: Evidence) -> Verdict | None:
     if not shift.present or e.fit is None or e.soft_distance is None:
         return None
     tau, low, high = e.tau_judged
-    if abs(tau) > 0.35 and (low > SOUND or high < -SOUND):
+    further, _ = beyond_the_line(e, tau)
+    if abs(tau) > 0.35 and (low > SOUND or high < -SOUND) and abs(further) > SOUND:
         return None
     # Knowing the difference must help the model beyond chance and by an amount that matters.
     flatter = shift.slope is not None and shift.slope < 0.7  # classes without rows make it steeper, never flatter
@@ -31,7 +41,7 @@ def prior_shift(e: Evidence) -> Verdict | None:
     sentence = (
         f"The evaluation data have other class frequencies than the training data (total variation "
         f"{shift.distance:.2f}, {shift.expected:.2f} expected by chance), and the model answers for the training ones; "
-        f"beyond that it is not tilted ({described(e)})."
+        f"beyond that it is not tilted ({described(e)}{_timid(e, tau)})."
     )
     evidence: dict[str, Any] = tilt_evidence(e) | {
         "prior_distance": round(shift.distance, 4),
@@ -49,6 +59,11 @@ def prior_shift(e: Evidence) -> Verdict | None:
         remedies.prior_snippets(),
         "",
     )
+
+
+def _timid(e: Evidence, tau: float) -> str:
+    """Why a tau that is far from zero is none here."""
+    return f", which is 1 - beta at beta {e.beta:.2f}: not sure enough of its evidence" if tau < -SOUND else ""
 
 
 def _shift_suspected(e: Evidence) -> Verdict | None:

@@ -17,6 +17,7 @@ from evenhand.causes.judging import (
     surely_less,
     surer,
     tilt_evidence,
+    unfinished,
 )
 from evenhand.causes.registry import Verdict, cause, percent
 from evenhand.evidence import Evidence
@@ -109,6 +110,8 @@ def inverted_weights(e: Evidence) -> Verdict | None:
     declared_inverted = plan is not None and plan.tau < -0.2 and plan.correlation < -0.5 and _grows(e, plan)
     if plan is not None and plan.tau < -0.1 and not declared_inverted:
         return None  # a few classes chosen by hand that happen to be frequent, not a rule turned round
+    if not declared_inverted and unfinished(e, tau):
+        return None
     if not material(e, tau, low, high) or tau > 0:
         expressed = (
             declared_inverted
