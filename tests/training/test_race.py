@@ -215,6 +215,22 @@ def test_the_pruner_keeps_what_is_near(parts: tuple[Part, Part]) -> None:
     assert isinstance(board.study.pruner, HopelessPruner)
 
 
+def test_the_error_at_a_rung_is_that_of_the_goal() -> None:
+    """Of a coin, 200 rows of one class and 4 of each of 10: almost all of the error is that of the rare rows."""
+    y = np.repeat(np.arange(11), [400, *[8] * 10])
+    judge = Judge.halved(y, ClassCounts.from_counts(np.bincount(y)), "balanced-accuracy")
+    rows = judge.rung_rows()
+    rng = np.random.default_rng(7)
+    values, errors = [], []
+    for _ in range(60):
+        decided = np.where(rng.random(len(rows)) < 0.5, judge.target[rows], (judge.target[rows] + 1) % 11)
+        value, error = judge.potential(1000.0 * np.eye(11)[decided], rows)  # no tilt changes these
+        values.append(value)
+        errors.append(error)
+    assert np.mean(errors) == pytest.approx(np.std(values, ddof=1), rel=0.3)
+    assert np.mean(errors) > 2 * (0.25 / len(rows)) ** 0.5
+
+
 def test_boards_share_and_the_dead_leave_their_work(tmp_path: Path) -> None:
     wanted = [("plain", 0), ("weighted", 0), ("focal", 0)]
     first, second = (Board(tmp_path, {"goal": "accuracy"}, "plain") for _ in range(2))

@@ -14,6 +14,7 @@ from evenhand.counts import ClassCounts
 from evenhand.declared import Floats, InputError, Ints
 from evenhand.goals import METRICS, Aim, Metric, find_goal, frequency_groups
 from evenhand.metrics import calibration_error
+from evenhand.training.racing.comparing import Bootstrap
 from evenhand.training.tables import held_out
 
 Mask = NDArray[np.bool_]
@@ -21,6 +22,8 @@ REPORTED = ("accuracy", "balanced_accuracy", "macro_f1", "count_distance")
 LEAST_ROWS = 40  # of each half: a correction needs 20 in every fold
 BINS = 15
 RUNG_ROWS = 2000
+RUNG_DRAWS = 100
+LEAST_ERROR = 0.1  # of one row: a model that is all right or all wrong still scatters
 TAUS = (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 
 
@@ -90,18 +93,20 @@ class Judge:
         return float(metric.measure(*count_vectors(self.target[rows], decided[rows], self.counts.classes)))
 
     def potential(self, logits: Floats, rows: NDArray[np.int64]) -> tuple[float, float]:
-        """What a model could reach on these rows when its tilt is put right, and a rough standard error of it.
+        """What a model could reach on these rows when its tilt is put right, and the standard error of it.
 
         The best goal value over a few tilts: a model that a correction will put right must not be stopped for its tilt.
+        The error is bootstrapped: rows of rare classes weigh more in most goals, and the binomial formula over all rows
+        would be half as large, or less, and stop trainings for noise.
         """
-        y, metric = self.target[rows], self.metric
+        y, metric, classes = self.target[rows], self.metric, self.counts.classes
         direction = np.log(np.maximum(self.counts.counts, 0.5) / self.counts.total)
-        values = [
-            float(metric.measure(*count_vectors(y, (logits - tau * direction).argmax(1), self.counts.classes)))
-            for tau in TAUS
-        ]
-        best = metric.sign * max(metric.sign * value for value in values)
-        return best, float(np.sqrt(max(best * (1 - best), 0.01) / len(rows)))
+        decided = [(logits - tau * direction).argmax(1) for tau in TAUS]
+        values = [float(metric.measure(*count_vectors(y, d, classes))) for d in decided]
+        best = int(np.argmax(metric.sign * np.array(values)))
+        group = None if self.group is None else self.group[rows]
+        drawn = Bootstrap(y, metric, classes, group=group, draws=RUNG_DRAWS).draws(decided[best])[1]
+        return values[best], max(float(drawn.std(ddof=1)), LEAST_ERROR / len(rows) ** 0.5)
 
     def rung_rows(self) -> NDArray[np.int64]:
         """At most 2,000 of the choosing rows, always the same: half-trained models are looked at through these."""
