@@ -224,5 +224,5 @@ def next_steps(result: RaceResult) -> list[str]:
         return []
     lines = [f'training.fit(model, train, "{entry.remedy}", steps={result.steps})']
     if entry.corrected:
-        lines.append(f"evenhand fix valid.npz --goal {result.plan.goal} -o fix.json")
+        lines.append(f"evenhand fix valid.npz --goal {result.plan.goal} -o fix.json  # logits and target of valid rows")
     return lines
