@@ -81,12 +81,12 @@ def double_softmax(e: Evidence) -> Verdict | None:
                  "prior-shift"))  # fmt: skip
 def bounded_logits(e: Evidence) -> Verdict | None:
     """An LSTM state, tanh, sigmoid or cosine as logits: too small for the softmax to become sure of anything."""
-    if not stretched(e):
-        return None
     z = raw_scores(e)
     z = z[np.isfinite(z).all(axis=1)].astype(np.float64)
     if len(z) == 0:
         return None
+    if not stretched(e):
+        return _saturated(e, z)
     far = e.fit is not None and e.fit.beta_interval[0] > FAR
     bound, kind = _bound(z, e.tally.kind == "probs", far=far)
     if bound is None:
@@ -105,6 +105,31 @@ def bounded_logits(e: Evidence) -> Verdict | None:
         head_evidence(e, bound=round(bound, 4), largest_probability=cap, loss_floor=floor),
         "Put a linear layer after the LSTM (or remove the squashing activation, or scale cosines by 16 or more) and "
         "retrain. Until then multiply the logits by the fitted beta.",
+        remedies.logits_snippets(),
+    )
+
+
+def _saturated(e: Evidence, z: NDArray[np.floating[Any]]) -> Verdict | None:
+    """The same head driven into its bound, right or wrong: larger logits would not help, so that beta is not above 1."""
+    if e.tally.kind != "logits" or z.shape[1] < 10 or z.min() < -1.002 or z.max() > 1.002:
+        return None
+    high = float(z.max())
+    crowd = float((z.max(axis=1) > high - 0.01).mean())
+    several = float(((z > high - 0.01).sum(axis=1) > 1).mean())
+    if high < 0.99 or crowd < 0.5 or several < 0.1:
+        return None
+    cap = float(np.exp(2.0) / (np.exp(2.0) + e.classes - 1))
+    sentence = (
+        f"The logits never leave [-1, 1], so no class can get a probability above {percent(cap)}, and they are driven into that "
+        f"bound: in {percent(crowd)} of the rows the largest is within 0.01 of it, in {percent(several)} several classes share it. "
+        "A saturating head (an LSTM state or tanh) feeds the loss."
+    )
+    return Verdict(
+        "fault",
+        0.95,
+        sentence,
+        head_evidence(e, bound=1.0, largest_probability=cap, rows_at_bound=round(crowd, 4), shared=round(several, 4)),
+        "Put a linear layer after the LSTM (or remove the squashing activation) and retrain.",
         remedies.logits_snippets(),
     )
 
