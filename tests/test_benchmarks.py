@@ -55,6 +55,13 @@ def test_the_whole_array_at_once_agrees_with_the_audit(tmp_path):
     assert peers.evenhand(z[:2_000], y[:2_000]) == pytest.approx(peers.at_once(z, y, 2_000), rel=1e-4)
 
 
+@pytest.mark.parametrize("peer", peers.PEERS)
+def test_every_peer_is_prepared_as_the_benchmark_does_it(tmp_path, peer):
+    pytest.importorskip("torchmetrics" if peer.startswith("torchmetrics") else "sklearn")
+    files = generate.scores(tmp_path, 300, 6)
+    assert 0 < peers.prepare(peer, files["logits"], files["target"], 300)()["accuracy"] < 1
+
+
 @pytest.mark.parametrize("plan", audit.DECLARED)
 def test_a_declared_plan_is_what_its_name_says(tmp_path, plan):
     """What must be added to logits whose prior is divided out once makes them follow the plan, or not, as it says."""

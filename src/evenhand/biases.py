@@ -15,6 +15,7 @@ from scipy.optimize import minimize
 
 from evenhand.declared import Floats, Ints
 from evenhand.likelihood import BLOCK_CELLS, Part, Singles, exponentials, map_blocks
+from evenhand.threads import one_blas_thread
 
 PRIOR_SD = 1.0
 GROUPS = 32  # partial sums of K numbers held at once: one per block would fill gigabytes at 100,000 classes
@@ -71,7 +72,8 @@ def fit_biases(
         return -(value - 0.5 * precision * float(b @ b)), -gradient
 
     options = {"maxiter": iterations, "maxcor": 8, "gtol": 1e-2}  # standard errors
-    result = minimize(objective, begin / scale, jac=True, method="L-BFGS-B", options=options)
+    with one_blas_thread():  # the optimiser's own algebra is tiny: waking threads for it costs more than the passes
+        result = minimize(objective, begin / scale, jac=True, method="L-BFGS-B", options=options)
     bias = result.x * scale
     value, _, variance = soft_counts(z, y, beta, parts, bias, threads=threads)
     freedom = float((variance / (variance + precision)).sum())

@@ -11,7 +11,9 @@ from threadpoolctl import ThreadpoolController
 
 @cache
 def _controller() -> ThreadpoolController:
-    """What is known of the loaded linear algebra libraries; finding them takes a while."""
+    """What is known of the linear algebra libraries; finding them takes a while. SciPy brings one of its own."""
+    import scipy.linalg  # noqa: F401  (what is not loaded is not found, and stays unlimited)
+
     return ThreadpoolController()
 
 

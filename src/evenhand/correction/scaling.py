@@ -21,6 +21,7 @@ from scipy.optimize import minimize
 
 from evenhand.biases import GROUPS
 from evenhand.declared import Floats, Ints
+from evenhand.threads import one_blas_thread
 from evenhand.tilt import BLOCK_CELLS, Part, Singles, map_blocks
 
 BIAS_SD = 1.0
@@ -129,7 +130,8 @@ def fit_classes(rows: ClassRows) -> Floats:
 
     iterations = ITERATIONS if rows.top is None else 2 * ITERATIONS
     options = {"maxiter": iterations, "maxcor": 8, "gtol": 1e-3, "ftol": 1e-8}
-    best: Floats = minimize(objective, x, jac=True, method="L-BFGS-B", options=options).x
+    with one_blas_thread():  # the optimiser's own algebra is tiny: waking threads for it costs more than the passes
+        best: Floats = minimize(objective, x, jac=True, method="L-BFGS-B", options=options).x
     return np.asarray(best * scale)
 
 
