@@ -513,7 +513,8 @@ def test_apply_refuses_other_shapes(tilted):
 
 def test_inputs_are_left_as_they_were():
     z, y, pi = world(300, 6, 0, tau=1.0)
-    copies = z.copy(), y.copy(), pi.copy()
-    fit_correction(z, y, train_counts=pi, goal="counts")
-    for value, copy in zip((z, y, pi), copies, strict=True):
+    counts = 20_000 * pi
+    copies = z.copy(), y.copy(), counts.copy()
+    fit_correction(z, y, train_counts=counts, goal="counts")
+    for value, copy in zip((z, y, counts), copies, strict=True):
         np.testing.assert_array_equal(value, copy)
