@@ -29,6 +29,17 @@ def fold_edges(rows: int, folds: int) -> list[slice]:
     return [slice(int(a), int(b)) for a, b in pairwise(edges) if b > a]
 
 
+def fold_numbers(folds: Sequence[slice], rows: int) -> Ints:
+    """(rows,) the number of each row's fold; rows behind the last fold are dealt out in turn.
+
+    Example:
+        >>> fold_numbers([slice(0, 2), slice(2, 5)], 7).tolist()
+        [0, 0, 1, 1, 1, 0, 1]
+    """
+    number = np.repeat(np.arange(len(folds)), [fold.stop - fold.start for fold in folds])
+    return np.concatenate([number, np.arange(rows - len(number)) % len(folds)])
+
+
 def within(parts: Sequence[Part], rows: slice, size: int) -> tuple[Part, ...]:
     """The parts cut down to the rows of a slice."""
     low, high, _ = rows.indices(size)
@@ -251,7 +262,9 @@ def crossfit_effect(
     metric = chosen.metric.bound(aim)
     after = decide_folds(z, models, chosen, aim=aim, masked=masked, threads=threads)
     metrics = {key: METRICS[key] for key in REPORTED} | {metric.key: metric}
-    effect = measure_effect(y, decide_raw(z, threads), after, metrics=metrics, seed=seed)
+    numbers, matched = fold_numbers(slices, n), metric.key == "count_distance"
+    raw = decide_raw(z, threads)
+    effect = measure_effect(y, raw, after, metrics=metrics, folds=numbers, matched=matched, seed=seed)
     recommended, why = judge(effect, metric)
     constant = at(parts, fits.full)
     decision = chosen.rule(Calibrated(z, float(fits.full[0]), constant, masked, threads), aim, None)

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenhand.declared import Floats, Ints
-from evenhand.goals import METRICS, REPORTED, MeanCost, Metric
+from evenhand.goals import METRICS, REPORTED, CountDistance, MeanCost, Metric
 
 DRAWS = 200
 ENOUGH_CHANGES = 10  # fewer rows that become right or wrong say nothing, whatever their direction
+MOST_GROUPS = 10  # of folds: more would only cost time
 WORTH = 0.001  # a smaller gain is not worth changing a model, however certain it is; of costs, this share of them
 
 
@@ -22,8 +23,10 @@ class Effect:
     """What a change of predictions does to every metric, on the same rows.
 
     Attributes:
-        before, after: metric -> value. after_interval, difference_interval: metric -> 95 % interval, of the value after
-            and of after minus before. changed: rows whose prediction changes. turned: rows that become right or wrong.
+        before, after: metric -> value. Where folds were given, `after` of a count distance is `before` plus the mean
+            change over unions of folds, see :func:`measure_effect`. after_interval, difference_interval: metric -> 95 %
+            interval, of the value after and of after minus before.
+        changed: rows whose prediction changes. turned: rows that become right or wrong.
         missed: classes without a single hit, before and after.
     """
 
@@ -52,6 +55,8 @@ def measure_effect(
     after: Ints,
     *,
     metrics: Mapping[str, Metric] | None = None,
+    folds: Ints | None = None,
+    matched: bool = False,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Effect:
@@ -63,6 +68,19 @@ def measure_effect(
     Args:
         y, before, after: (n,) true classes and the predictions without and with the correction.
         metrics: key -> metric; those of `evenhand.goals.REPORTED` if None.
+        folds: (n,) number of the fold of each row, from 0, where `after` is cross-fitted; None where one decision,
+            which has seen none of the rows, made it.
+
+        matched: whether the decision was matched to counts: it then errs as the counts it was matched to did.
+
+    Counting errors of cross-fitted predictions cancel over all rows: what a fold has too many of, the others had too
+    few of when its decision was matched to them. With v and u the variances, per row, of decisions around their
+    posterior and of labels around it, the share of a class is off by ``(2 v + u) / n`` on n new rows, but by ``u / n``
+    on the union of all k folds, and by ``((k / (k - 1))^2 (1 / q - 1) v + u / q) / n`` on the union of some that hold a
+    share q of the rows. The change of a count distance is therefore the mean over unions with the largest q at which
+    the part of v is 2 v / n or more: two of five folds. Predictions that were not matched err by ``(v + u) / (q n)``;
+    at u = v, ``q' = 3 / ((k / (k - 1))^2 (1 / q - 1) + 1 / q)`` exaggerates them as much as the matched ones: three of
+    five folds, for `before` where `matched`.
 
     Source: Chamandy et al., "Estimating uncertainty for massive data streams" (2012),
     https://research.google/pubs/pub43157/.
@@ -78,15 +96,15 @@ def measure_effect(
         True
     """
     asked = {key: METRICS[key] for key in REPORTED} if metrics is None else dict(metrics)
-    outcomes = _Outcomes(y, before, after, asked)
-    first, second = ({key: float(v[0]) for key, v in outcomes.values(column, None).items()} for column in (1, 2))
+    outcomes = _Outcomes(y, before, after, asked, folds, matched=matched)
+    first, second = ({key: float(v[0]) for key, v in found.items()} for found in outcomes.values(None))
     old, new = [], []
     rng = np.random.default_rng(seed)
-    step = max(1, 1_000_000 // max(outcomes.occurring, len(y)))
+    step = max(1, 1_000_000 // max(outcomes.occurring * outcomes.groups, len(y)))
     for begin in range(0, draws, step):
-        weights = poisson_weights(rng, (min(step, draws - begin), len(y)))
-        old.append(outcomes.values(1, weights))
-        new.append(outcomes.values(2, weights))
+        found = outcomes.values(poisson_weights(rng, (min(step, draws - begin), len(y))))
+        old.append(found[0])
+        new.append(found[1])
     drawn_old, drawn_new = ({key: np.concatenate([v[key] for v in rows]) for key in asked} for rows in (old, new))
     ends = {key: (0.0, 1.0, -1.0) if metric.share else (-np.inf, np.inf, -np.inf) for key, metric in asked.items()}
     return Effect(
@@ -107,21 +125,71 @@ def measure_effect(
 class _Outcomes:
     """The rows, with labels renumbered over the classes that occur at all: with 100,000 classes most do not."""
 
-    def __init__(self, y: Ints, before: Ints, after: Ints, metrics: Mapping[str, Metric]) -> None:
+    def __init__(
+        self, y: Ints, before: Ints, after: Ints, metrics: Mapping[str, Metric], folds: Ints | None, *, matched: bool
+    ) -> None:
         self.occurring, self.labels, classes = _relabelled(y, before, after)
+        self.group = np.zeros(len(y), np.int64) if folds is None else _grouped(folds)
+        # What no decision has changed counts the same before and after.
+        joined = _joined(1 if folds is None else int(folds.max()) + 1)
+        self.joined = joined if matched and bool((before != after).any()) else (joined[1], joined[1])
+        self.groups = int(self.group.max()) + 1
         self.counted = {k: m.narrowed(classes) for k, m in metrics.items() if not isinstance(m, MeanCost)}
         self.cost = {
-            k: (y, m.per_row(y, before), m.per_row(y, after)) for k, m in metrics.items() if isinstance(m, MeanCost)
+            k: (m.per_row(y, before), m.per_row(y, after)) for k, m in metrics.items() if isinstance(m, MeanCost)
         }
 
-    def values(self, column: int, weights: NDArray[np.uint8] | None) -> dict[str, Floats]:
-        """(draws,) of every metric; column 1 is before, 2 is after."""
-        counts = _counts(self.labels, column, weights, self.occurring)
-        found = {key: metric.measure(*counts) for key, metric in self.counted.items()}
+    def values(self, weights: NDArray[np.uint8] | None) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """(draws,) of every metric, before and after."""
+        parts = [self._counts(column, weights) for column in (1, 2)]
+        old, new = ({k: m.measure(*p.sum(axis=2)) for k, m in self.counted.items()} for p in parts)
+        for key, metric in self.counted.items():
+            if isinstance(metric, CountDistance) and self.groups > 1:
+                on_old, on_new = (
+                    metric.measure(*_unions(part, joined)).mean(axis=-1)
+                    for part, joined in zip(parts, self.joined, strict=True)
+                )
+                new[key] = np.clip(old[key] + (on_new - on_old), 0.0, 1.0)
         for key, costs in self.cost.items():
-            drawn = np.ones((1, len(costs[0]))) if weights is None else weights
-            found[key] = np.array([row @ costs[column] / max(float(row.sum()), 1.0) for row in drawn])
-        return found
+            drawn = np.ones((1, len(self.group))) if weights is None else weights
+            for found, cost in zip((old, new), costs, strict=True):
+                found[key] = np.array([row @ cost / max(float(row.sum()), 1.0) for row in drawn])
+        return old, new
+
+    def _counts(self, column: int, weights: NDArray[np.uint8] | None) -> Floats:
+        """(3, draws, groups, classes) true, predicted and hit counts; one draw without weights."""
+        cells = self.groups * self.occurring
+        y, predicted = (self.group * self.occurring + self.labels[c] for c in (0, column))
+        hit = np.flatnonzero(y == predicted)
+        rows = np.ones((1, len(y))) if weights is None else weights
+        result = np.empty((3, len(rows), cells))
+        for draw, drawn in enumerate(rows):
+            w = drawn.astype(np.float64)
+            result[0, draw] = np.bincount(y, w, cells)
+            result[1, draw] = np.bincount(predicted, w, cells)
+            result[2, draw] = np.bincount(y[hit], w[hit], cells)
+        return result.reshape(3, len(rows), self.groups, self.occurring)
+
+
+def _grouped(folds: Ints) -> Ints:
+    """(n,) the folds, many of them merged into few groups."""
+    k = int(folds.max()) + 1
+    return folds * min(k, MOST_GROUPS) // k
+
+
+def _joined(folds: int) -> tuple[int, int]:
+    """How many groups of folds to join for matched decisions' before and after; see :func:`measure_effect`."""
+    if folds == 1:
+        return 1, 1
+    groups, excess = min(folds, MOST_GROUPS), (folds / (folds - 1)) ** 2
+    after = max(1, int(groups / (1 + 2 / excess)))
+    before = round(groups * 3 / (excess * (groups / after - 1) + groups / after))
+    return before, after
+
+
+def _unions(counts: Floats, joined: int) -> Floats:
+    """The same for every union of `joined` groups that follow each other, the first after the last."""
+    return np.sum([np.roll(counts, -shift, axis=2) for shift in range(joined)], axis=0)
 
 
 def _relabelled(*columns: Ints) -> tuple[int, tuple[Ints, ...], Ints]:
@@ -141,22 +209,6 @@ POISSON_TABLE = np.searchsorted(
 def poisson_weights(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Poisson(1) variates by a table over 16 random bits: twenty times as fast as `Generator.poisson`."""
     return POISSON_TABLE[rng.integers(0, 65_536, size=shape, dtype=np.uint16)]
-
-
-def _counts(
-    labels: tuple[Ints, ...], column: int, weights: NDArray[np.uint8] | None, classes: int
-) -> tuple[Floats, Floats, Floats]:
-    """(draws, classes) true, predicted and hit counts; one row without weights."""
-    y, predicted = labels[0], labels[column]
-    hit = np.flatnonzero(y == predicted)
-    rows = np.ones((1, len(y))) if weights is None else weights
-    result = np.empty((3, len(rows), classes))
-    for draw, drawn in enumerate(rows):
-        w = drawn.astype(np.float64)
-        result[0, draw] = np.bincount(y, w, classes)
-        result[1, draw] = np.bincount(predicted, w, classes)
-        result[2, draw] = np.bincount(y[hit], w[hit], classes)
-    return result[0], result[1], result[2]
 
 
 def _interval(value: float, draws: Floats, low: float, high: float) -> list[float]:

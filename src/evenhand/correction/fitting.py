@@ -28,7 +28,7 @@ from evenhand.correction.calibration import (
     prepare,
     select_model,
 )
-from evenhand.correction.crossfit import at, decide_raw, fold_edges
+from evenhand.correction.crossfit import at, decide_raw, fold_edges, fold_numbers
 from evenhand.correction.effects import Effect, judge, measure_effect, never_hit
 from evenhand.correction.result import Correction
 from evenhand.correction.serving import Limit, measure_abstention, measure_ranks, parse_limit, serve
@@ -184,7 +184,9 @@ def _serve(
     metrics: dict[str, Metric] = {key: METRICS[key] for key in REPORTED}
     metrics |= {m.key: m.bound(aim) for m in (*limits, goal.metric)}
     after = np.concatenate([served.after, unusable])
-    effect = measure_effect(rows.y, decide_raw(rows.z, threads), after, metrics=metrics, seed=seed)
+    numbers, matched = fold_numbers(slices, len(after)), goal.metric.key == "count_distance"
+    raw = decide_raw(rows.z, threads)
+    effect = measure_effect(rows.y, raw, after, metrics=metrics, folds=numbers, matched=matched, seed=seed)
     if served.final is not None:
         # The folds' decisions favour different classes and reach more of them together than the final one does.
         effect = replace(effect, missed=(effect.missed[0], max(effect.missed[1], never_hit(rows.y, served.final))))

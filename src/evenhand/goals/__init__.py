@@ -16,12 +16,13 @@ from evenhand.goals import rules
 from evenhand.goals.aims import Aim, frequency_groups
 from evenhand.goals.costs import Costs, as_costs
 from evenhand.goals.decisions import Decision
-from evenhand.goals.metrics import METRICS, REPORTED, MeanCost, Metric
+from evenhand.goals.metrics import METRICS, REPORTED, CountDistance, MeanCost, Metric
 from evenhand.goals.posteriors import Calibrated
 from evenhand.goals.rules import Rule, match_counts
 
 __all__ = [
-    "GOALS", "METRICS", "REPORTED", "Aim", "Calibrated", "Costs", "Decision", "Goal", "MeanCost", "Metric",
+    "GOALS", "METRICS", "REPORTED", "Aim", "Calibrated", "Costs", "CountDistance", "Decision", "Goal", "MeanCost",
+    "Metric",
     "as_costs",
     "find_goal", "frequency_groups", "match_counts", "score", "stated_prior",
 ]  # fmt: skip
