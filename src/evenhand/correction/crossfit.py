@@ -262,7 +262,8 @@ def crossfit_effect(
     metric = chosen.metric.bound(aim)
     after = decide_folds(z, models, chosen, aim=aim, masked=masked, threads=threads)
     metrics = {key: METRICS[key] for key in REPORTED} | {metric.key: metric}
-    numbers, matched = fold_numbers(slices, n), metric.key == "count_distance"
+    # A tilt and a scale match no class's count; only a decision that was fitted to the other folds does.
+    numbers, matched = fold_numbers(slices, n) if chosen.fitted else None, metric.key == "count_distance"
     raw = decide_raw(z, threads)
     effect = measure_effect(y, raw, after, metrics=metrics, folds=numbers, matched=matched, seed=seed)
     recommended, why = judge(effect, metric)

@@ -189,7 +189,10 @@ def _joined(folds: int) -> tuple[int, int]:
 
 def _unions(counts: Floats, joined: int) -> Floats:
     """The same for every union of `joined` groups that follow each other, the first after the last."""
-    return np.sum([np.roll(counts, -shift, axis=2) for shift in range(joined)], axis=0)
+    total = counts.copy()
+    for shift in range(1, joined):
+        total += np.roll(counts, -shift, axis=2)
+    return total
 
 
 def _relabelled(*columns: Ints) -> tuple[int, tuple[Ints, ...], Ints]:

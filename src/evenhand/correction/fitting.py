@@ -184,7 +184,9 @@ def _serve(
     metrics: dict[str, Metric] = {key: METRICS[key] for key in REPORTED}
     metrics |= {m.key: m.bound(aim) for m in (*limits, goal.metric)}
     after = np.concatenate([served.after, unusable])
-    numbers, matched = fold_numbers(slices, len(after)), goal.metric.key == "count_distance"
+    # A tilt and a scale match no class's count; numbers per class and decisions fitted to the other folds do.
+    own = goal.fitted or bool(fitted.classes.any())
+    numbers, matched = fold_numbers(slices, len(after)) if own else None, goal.metric.key == "count_distance"
     raw = decide_raw(rows.z, threads)
     effect = measure_effect(rows.y, raw, after, metrics=metrics, folds=numbers, matched=matched, seed=seed)
     if served.final is not None:
