@@ -136,3 +136,14 @@ def test_without_training_counts_the_tilt_is_not_biased_by_own_labels():
         naive.append(tau([(slice(None), smoothed_log_prior(counts))]))
     assert np.mean(naive) > 0.1
     assert abs(np.mean(crossed)) < 0.03
+
+
+@pytest.mark.parametrize("total", [0.4, 1.9, 999.99, 123456.7])
+def test_counts_that_are_not_whole_are_as_good_as_whole_ones(total):
+    """Truncating their sum made the pooled frequencies sum to more than one, which no multinomial draw accepts."""
+    prior = np.array([0.5, 0.3, 0.15, 0.05])
+    found = prior_shift(np.array([50, 30, 15, 5]), total * prior)
+    assert 0 <= found.distance < 1
+    assert np.isfinite(found.offset).all()
+    if total > 100:
+        assert not found.present

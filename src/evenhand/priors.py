@@ -56,9 +56,9 @@ def prior_shift(eval_counts: Ints, train_counts: Floats, *, draws: int = 60, see
         True
     """
     n, m = eval_counts.astype(np.float64), train_counts.astype(np.float64)
-    rows, train_rows = int(n.sum()), int(m.sum())
+    rows, train_rows = int(n.sum()), max(round(m.sum()), 1)  # counts need not be whole
     distance = _distance(n / rows, m / train_rows)
-    pooled = (n + m) / (rows + train_rows)
+    pooled = (n + m) / (n + m).sum()
     rng = np.random.default_rng(seed)
     null = np.array(
         [_distance(rng.multinomial(rows, pooled) / rows, rng.multinomial(train_rows, pooled) / train_rows)

@@ -82,11 +82,13 @@ def double_softmax(e: Evidence) -> Verdict | None:
 def bounded_logits(e: Evidence) -> Verdict | None:
     """An LSTM state, tanh, sigmoid or cosine as logits: too small for the softmax to become sure of anything."""
     z = raw_scores(e)
-    z = z[np.isfinite(z).all(axis=1)].astype(np.float64)
-    if len(z) == 0:
-        return None
     if not stretched(e):
         return _saturated(e, z)
+    finite = np.isfinite(z).all(axis=1)
+    if not finite.any():
+        return None
+    if not finite.all():
+        z = z[finite]  # copied only where it must be: with 100,000 classes the sample fills most of a gigabyte
     far = e.fit is not None and e.fit.beta_interval[0] > FAR
     bound, kind = _bound(z, e.tally.kind == "probs", far=far)
     if bound is None:
@@ -111,7 +113,7 @@ def bounded_logits(e: Evidence) -> Verdict | None:
 
 def _saturated(e: Evidence, z: NDArray[np.floating[Any]]) -> Verdict | None:
     """The same head driven into its bound, right or wrong: larger logits would not help, so that beta is not above 1."""
-    if e.tally.kind != "logits" or z.shape[1] < 10 or z.min() < -1.002 or z.max() > 1.002:
+    if e.tally.kind != "logits" or z.shape[1] < 10 or not (z.min() >= -1.002 and z.max() <= 1.002):
         return None
     high = float(z.max())
     crowd = float((z.max(axis=1) > high - 0.01).mean())
