@@ -46,7 +46,10 @@ def val(tmp_path: Path) -> Path:
 
 def evenhand(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "evenhand.cli", *map(str, arguments)]
-    return subprocess.run(command, check=False, text=True, **{"capture_output": True, **options})
+    # Unbuffered output, which some machines have set, hides what is lost in the buffer when Python ends.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    defaults = {"capture_output": True, "env": environment}
+    return subprocess.run(command, check=False, text=True, **{**defaults, **options})
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -59,17 +59,19 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command and flush, so that a closed pipe or a full disk shows here and not after the exit code."""
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # also where a command ends with an exit code
         except BrokenPipeError:
             _discard_stdout()
             ctx.exit(PIPE_CLOSED)
         except SystemExit as ended:
             # rich answers a closed pipe with exit code 1, which here means that a rule is met.
             if isinstance(ended.__context__, BrokenPipeError):
+                _discard_stdout()  # what is still buffered would fail once more when Python ends
                 ctx.exit(PIPE_CLOSED)
             raise
-        return result
 
 
 @click.group(
