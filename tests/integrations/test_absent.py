@@ -44,6 +44,6 @@ def test_the_others_import_no_framework() -> None:
     code = (
         "from evenhand.integrations import cluster, transformers\nprint(transformers.AuditMetrics(2)._running.classes)"
     )
-    assert run(code, "torch", *frameworks) == "AuditMetrics"
+    assert run(code, "torch", *frameworks) == "2"
     last = run("from evenhand.integrations.transformers import trainer_loss\ntrainer_loss('weighted', [3, 1])", "torch")
     assert last.endswith("trainer_loss needs torch: pip install 'evenhand[transformers]'")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from evenhand.declared import InputError
-from evenhand.training.models import MODELS, RecurrentModel, Shape, built_in, padded
+from evenhand.training.models import BAG_RATE, MODELS, RecurrentModel, Shape, built_in, padded
 from evenhand.training.rows import Inputs, Ragged, TableRows, TensorRows, as_rows
 
 BAGS = Ragged(torch.tensor([1, 2, 2, 5]), torch.tensor([0, 2, 2]), torch.tensor([0.5, 1.0, 2.0, 1.0]))
@@ -34,7 +34,7 @@ def test_every_model_takes_every_kind_of_rows(model: str, inputs: Inputs) -> Non
 def test_bags_are_weighted_sums() -> None:
     rows = TableRows(Inputs(tokens=BAGS), TARGET, buckets=8)
     network = built_in("linear", rows, 3)()
-    table = network.bag.table.weight
+    table = BAG_RATE * network.bag.table.weight
     expected = network.head(torch.stack([0.5 * table[1] + table[2], 0 * table[0], 2 * table[2] + table[5]]))
     torch.testing.assert_close(network(rows.batch(torch.arange(3))), expected)
 

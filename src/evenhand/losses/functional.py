@@ -55,6 +55,7 @@ def nll(
         InputError: shapes or types that do not fit, labels out of range.
 
     Example:
+        >>> import torch
         >>> logits = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
         >>> [round(x, 3) for x in nll(logits, torch.tensor([0, 1])).tolist()]
         [0.127, 2.127]
@@ -95,6 +96,7 @@ def cross_entropy(
         InputError: shapes, types or names that do not fit, labels out of range, soft targets with ``ignore_index``.
 
     Example:
+        >>> import torch
         >>> logits, target = torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1])
         >>> weighted = Law(class_weight=torch.tensor([0.5, 1.5]))
         >>> round(cross_entropy(logits, target, weighted).item(), 6)
