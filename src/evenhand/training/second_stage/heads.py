@@ -25,8 +25,7 @@ def linear_head(model: nn.Module, head: nn.Linear | str) -> nn.Linear:
                 f"expected the name of a part of the model, got {head!r}; its linear layers are {', '.join(linear)}"
             )
         head = parts[head]
-    check_linear(head)
-    assert isinstance(head, nn.Linear)
+    head = check_linear(head)
     if all(part is not head for part in model.modules()):
         raise InputError("expected a head that is a part of the model, got another module; give model.fc or its name")
     own = {id(parameter) for parameter in head.parameters()}
@@ -39,12 +38,13 @@ def linear_head(model: nn.Module, head: nn.Linear | str) -> nn.Linear:
     return head
 
 
-def check_linear(head: Any) -> None:
-    """Raises InputError unless `head` is a :class:`torch.nn.Linear`."""
+def check_linear(head: Any) -> nn.Linear:
+    """The head itself; InputError unless it is a :class:`torch.nn.Linear`."""
     if not isinstance(head, nn.Linear):
         raise InputError(
             f"expected the head to be a torch.nn.Linear, got {type(head).__name__}; give the layer of the logits"
         )
+    return head
 
 
 def start_anew(head: nn.Linear, seed: int) -> None:

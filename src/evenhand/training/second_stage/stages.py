@@ -199,9 +199,7 @@ class LearnableScaling(HeadStage):
 
     def __init__(self, head: nn.Linear | str, model: nn.Module | None = None, **options: Any) -> None:
         if model is None:
-            check_linear(head)
-            assert isinstance(head, nn.Linear)
-            model = head
+            model = check_linear(head)
         super().__init__(model, head, **options)
         self.scale = add_scale(self.head)
 
