@@ -18,8 +18,9 @@ from torch import nn
 from evenhand.counts import ClassCounts
 from evenhand.declared import InputError
 from evenhand.training.fitting import Training, predict_logits
-from evenhand.training.racing.board import Board, Key, Ticket, held_settings, open_board
+from evenhand.training.racing.board import Board, Key, Ticket, open_board
 from evenhand.training.racing.judging import Judge, judge_model
+from evenhand.training.racing.keeping import held_settings
 from evenhand.training.racing.plan import Plan
 from evenhand.training.remedies import PLAIN
 from evenhand.training.rows import PickedRows, Rows, TableRows, TensorRows
