@@ -4,7 +4,9 @@ torchrun --nproc-per-node 2 examples/sharded_head.py --classes 1000000 --feature
 """
 
 import argparse
+import os
 import resource
+import sys
 import time
 
 import torch
@@ -68,4 +70,7 @@ if __name__ == "__main__":
     for option, default in (("classes", 100_000), ("features", 128), ("rows", 128), ("steps", 3)):
         parser.add_argument(f"--{option}", type=int, default=default)
     given = vars(parser.parse_args())
+    if "RANK" not in os.environ:
+        print(f"start it with torchrun, one process per shard: torchrun --nproc-per-node 2 {sys.argv[0]}", file=sys.stderr)
+        sys.exit(2)
     main(**given)

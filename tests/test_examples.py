@@ -61,6 +61,16 @@ def test_it_runs(name: str, tmp_path: Path) -> None:
     assert says in done.stdout
 
 
+def test_the_sharded_head_says_how_it_is_started(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    alone = {name: value for name, value in os.environ.items() if name != "RANK"}
+    command = [sys.executable, str(EXAMPLES / "sharded_head.py")]
+    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("start it with torchrun")
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_it_is_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) < 80
