@@ -71,6 +71,7 @@ if __name__ == "__main__":
         parser.add_argument(f"--{option}", type=int, default=default)
     given = vars(parser.parse_args())
     if "RANK" not in os.environ:
-        print(f"start it with torchrun, one process per shard: torchrun --nproc-per-node 2 {sys.argv[0]}", file=sys.stderr)
+        how = f"torchrun --nproc-per-node 2 {sys.argv[0]}"
+        print(f"start it with torchrun, one process per shard: {how}", file=sys.stderr)
         sys.exit(2)
     main(**given)
