@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.declared import InputError
+from evenhand.training.orders import Orders
 from evenhand.training.remedies import Remedy, parse_remedy
 from evenhand.training.rows import as_rows
-from evenhand.training.samplers import ClassPowerSampler
 from evenhand.training.second_stage.heads import train_only
 from evenhand.training.stages import finish, restart, stages_of, trained_parameters, use_cosine_head
 from evenhand.training.steps import count_rows, mixed_seed, one_seed_per_step, planned_steps, seed_device, to_device
@@ -98,7 +98,9 @@ class Training:
         self.stages = stages_of(self.remedy, self.counts)
         self.edges = _edges([stage.share for stage in self.stages], self.total)
         self.step, self.loss, self.seconds = 0, math.nan, 0.0
-        self._samplers: dict[float, ClassPowerSampler] = {}
+        self.orders = Orders(self.rows.target, self.counts.classes, seed)
+        for number, stage in enumerate(self.stages):
+            stage.draw.check_epochs(self._epochs_of(number)[1])
         self._stage = -1
         self._finished = False
         self._enter(0)
@@ -184,22 +186,16 @@ class Training:
         stage, epoch = self.stages[self._stage], self.step // self.per_epoch
         # Features that no longer change are those of use: dropout and the statistics of batch norm stand still too.
         self.model.train(stage.trains == "all")
-        order = self._order(stage.power, epoch)
+        order = self.orders.of(stage.draw, epoch, *self._epochs_of(self._stage))
         stop = min(until, self.edges[self._stage + 1], (epoch + 1) * self.per_epoch)
         first = epoch * self.per_epoch
         # Batches of nearly equal size: a last batch of one row would be heavy, and batch norm refuses it.
         yield from order.tensor_split(self.per_epoch)[self.step - first : stop - first]
 
-    def _order(self, power: float | None, epoch: int) -> Tensor:
-        """(N,) row positions of an epoch: every row once, or a draw by class; seed and epoch decide."""
-        if power is None:
-            generator = torch.Generator().manual_seed(mixed_seed(self.seed, -2 - epoch))
-            return torch.randperm(len(self.rows), generator=generator)
-        if power not in self._samplers:
-            options: dict[str, Any] = {"classes": self.counts.classes, "absent": "skip", "num_replicas": 1, "rank": 0}
-            labels = self.rows.target.numpy()
-            self._samplers[power] = ClassPowerSampler(labels, power, seed=self.seed, **options)
-        return torch.from_numpy(self._samplers[power].indices(epoch))
+    def _epochs_of(self, stage: int) -> tuple[int, int]:
+        """A stage's first epoch, and how many it touches."""
+        first, last = self.edges[stage] // self.per_epoch, (self.edges[stage + 1] - 1) // self.per_epoch
+        return first, last - first + 1
 
     def _take(self, rows: Tensor) -> Tensor:
         inputs, target = self.rows.batch(rows), self.rows.target[rows]

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from evenhand.declared import InputError
+from evenhand.training.draws import Draw, Power, as_power
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 PLAIN = "plain"
@@ -22,8 +23,10 @@ class Remedy:
     Attributes:
         name: as users write it. meaning: one sentence. cites: its source.
         loss: a name of :func:`evenhand.losses.available`. options: for :func:`evenhand.losses.build`.
-        power: rows are drawn with replacement, class k at a rate proportional to ``n_k^power`` (1 natural, 0.5 square
-            root, 0 balanced); None: every row once per epoch.
+        power: class k is drawn at a rate proportional to ``n_k^power`` (1 natural, 0.5 square root, 0 balanced); of a
+            pair the rates move from the first power's to the second's over the epochs. None: every row once per epoch.
+        beta: in place of power, class k is drawn at ``n_k / E_k``, its effective number
+            ``E_k = (1 - beta^n_k) / (1 - beta)``.
         schedule: what changes in the course of training, a name of :data:`evenhand.training.stages.SCHEDULES`.
         schedule_options: its options.
         cosine: scale of a cosine head in place of the linear one; 0 keeps the linear head.
@@ -34,10 +37,16 @@ class Remedy:
     cites: str = ""
     loss: str = "cross-entropy"
     options: Mapping[str, Any] = field(default_factory=dict)
-    power: float | None = None
+    power: Power | None = None
+    beta: float | None = None
     schedule: str = "one-stage"
     schedule_options: Mapping[str, Any] = field(default_factory=dict)
     cosine: float = 0.0
+
+    @property
+    def draw(self) -> Draw:
+        """How its rows are drawn, before the schedule changes it."""
+        return Draw(self.power, self.beta)
 
     def but(self, **changes: Any) -> Remedy:
         """The same with fields replaced."""
@@ -48,6 +57,7 @@ _WEIGHTS = "King and Zeng 2001, https://doi.org/10.1093/oxfordjournals.pan.a0048
 _FOCAL = "Lin et al. 2017, https://arxiv.org/abs/1708.02002"
 _LDAM = "Cao et al. 2019, https://arxiv.org/abs/1906.07413"
 _DECOUPLED = "Kang et al. 2020, https://arxiv.org/abs/1910.09217"
+_EFFECTIVE = "Cui et al. 2019, https://arxiv.org/abs/1901.05555"
 _COSINE = {"scale": 1.0, "max_margin": 15.0}  # the head carries the authors' scale of 30: 0.5 * 30 nats
 
 REMEDIES: dict[str, Remedy] = {
@@ -61,11 +71,15 @@ REMEDIES: dict[str, Remedy] = {
         Remedy("sampler", "every class drawn equally often", _DECOUPLED, power=0.0),
         Remedy("sqrt-sampler", "classes drawn by the square root of their rows",
                "Mahajan et al. 2018, https://arxiv.org/abs/1805.00932", power=0.5),
+        Remedy("progressive-sampler", "from natural to balanced draws, a little further every epoch", _DECOUPLED,
+               power=(1.0, 0.0)),
+        Remedy("effective-sampler", "classes drawn by their rows over the effective number of them", _EFFECTIVE,
+               beta=0.999),
         Remedy("focal", "rows that are right already count less", _FOCAL, "focal", {"gamma": 2.0}),
         Remedy("focal+weights", "focal loss with balanced weights as its alpha", _FOCAL, "focal",
                {"gamma": 2.0, "weight": "balanced"}),
-        Remedy("class-balanced", "weights by the effective number of rows",
-               "Cui et al. 2019, https://arxiv.org/abs/1901.05555", "class-balanced", {"beta": 0.999}),
+        Remedy("class-balanced", "weights by the effective number of rows", _EFFECTIVE, "class-balanced",
+               {"beta": 0.999}),
         Remedy("label-smoothing", "a tenth of every target spread over all classes",
                "Szegedy et al. 2016, https://arxiv.org/abs/1512.00567", options={"label_smoothing": 0.1}),
         Remedy("poly", "one more term of the series of cross-entropy",
@@ -99,12 +113,15 @@ REMEDIES: dict[str, Remedy] = {
     )
 }  # fmt: skip
 
+_WORDS = {"true": True, "false": False, "none": None}
+_NOT_HERE = {"ignore_index", "reduction", "class_dim", "classes", "generator", "active"}  # the loop's, not the user's
+
 
 def parse_remedy(text: str | Remedy) -> Remedy:
     """A remedy from its name and options, ``NAME`` or ``NAME:OPTION=VALUE,OPTION=VALUE``.
 
-    Options are those of its loss (``gamma``, ``tau``, ``weight``, ...), those of its schedule (``start``, ...), and
-    ``power`` of the sampler.
+    Options are those of its loss (``gamma``, ``tau``, ``weight``, ...), those of its schedule (``start``, ...), and of
+    the sampler ``power`` (a number, or ``FROM..TO``) or ``beta``, where the loss has none of that name.
 
     Raises:
         InputError: an unknown name or option, or a value that is missing.
@@ -113,6 +130,8 @@ def parse_remedy(text: str | Remedy) -> Remedy:
         >>> remedy = parse_remedy("focal:gamma=0.5,weight=balanced")
         >>> remedy.name, dict(remedy.options)
         ('focal:gamma=0.5,weight=balanced', {'gamma': 0.5, 'weight': 'balanced'})
+        >>> parse_remedy("progressive-sampler:power=0.5..0").power
+        (0.5, 0.0)
         >>> parse_remedy("ldam-drw:start=0.6").schedule_options["start"]
         0.6
         >>> parse_remedy("forcal")
@@ -156,6 +175,8 @@ def _pair(text: str) -> tuple[str, Any]:
     key, sign, value = text.partition("=")
     if not (sign and key and value):
         raise InputError(f"expected an option as NAME=VALUE, got {text!r:.60}; write focal:gamma=2 for instance")
+    if value.lower() in _WORDS:
+        return key, _WORDS[value.lower()]
     for kind in (int, float):
         try:
             return key, kind(value)
@@ -168,16 +189,19 @@ def _with_options(remedy: Remedy, given: Mapping[str, Any]) -> Remedy:
     from evenhand.losses.registry import entry, options_of
     from evenhand.training.stages import SCHEDULES, options_of_schedule
 
-    of_loss = options_of(entry(remedy.loss).load()) - {"ignore_index", "reduction", "class_dim"}
     of_schedule = options_of_schedule(SCHEDULES[remedy.schedule])
-    known = {*of_loss, *of_schedule, "power"}
+    of_loss = options_of(entry(remedy.loss).load()) - _NOT_HERE - of_schedule
+    of_sampler = {"power", "beta"} - of_loss - of_schedule
+    known = {*of_loss, *of_schedule, *of_sampler}
     unknown = next((key for key in given if key not in known), None)
     if unknown is not None:
         close = get_close_matches(unknown, known, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(known))}"
         raise InputError(f"expected an option of the remedy {remedy.name!r}, got {unknown!r:.60}; {hint}")
+    given = {key: as_power(value) if key in ("power", "late_power") else value for key, value in given.items()}
+    options, late, drawn = ({k: v for k, v in given.items() if k in own} for own in (of_loss, of_schedule, of_sampler))
+    if drawn:  # power and beta exclude each other: what is given takes the place of what the remedy has
+        drawn = {"power": None, "beta": None, **drawn}
     return remedy.but(
-        options={**remedy.options, **{k: v for k, v in given.items() if k in of_loss and k not in of_schedule}},
-        schedule_options={**remedy.schedule_options, **{k: v for k, v in given.items() if k in of_schedule}},
-        power=given.get("power", remedy.power),
+        options={**remedy.options, **options}, schedule_options={**remedy.schedule_options, **late}, **drawn
     )

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from evenhand.counts import effective_number
-from evenhand.declared import Floats, InputError, Ints
+from evenhand.declared import Floats, Ints
 from evenhand.training.sampling.batching import ClassBatches
-from evenhand.training.sampling.drawing import power_rate
+from evenhand.training.sampling.drawing import effective_number_rate, power_rate
 from evenhand.training.sampling.rate_sampler import ClassRateSampler, whole
 
 __all__ = ["ClassBatches", "ClassPowerSampler", "ClassRateSampler", "EffectiveNumberSampler", "ProgressiveSampler"]
@@ -78,13 +75,7 @@ class EffectiveNumberSampler(ClassRateSampler):
     """
 
     def __init__(self, labels: Any, beta: float = 0.999, **options: Any) -> None:
-        if not isinstance(beta, int | float | np.number) or not 0 <= beta < 1:
-            raise InputError(f"expected beta in [0, 1), got {beta!r}; 0.999 is usual")
-
-        def rate(counts: Ints) -> Floats:
-            return np.asarray(counts / np.where(counts > 0, effective_number(counts, beta), 1.0))
-
-        super().__init__(labels, rate, **options)
+        super().__init__(labels, lambda counts: effective_number_rate(counts, beta), **options)
         self.beta = float(beta)
 
     def plan_words(self) -> str:

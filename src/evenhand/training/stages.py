@@ -14,6 +14,7 @@ from evenhand.counts import ClassCounts
 from evenhand.declared import InputError
 from evenhand.losses import CosineLinear
 from evenhand.losses.registry import build
+from evenhand.training.draws import BALANCED, NATURAL, Draw, Power
 from evenhand.training.second_stage.heads import add_scale, fold_scale, linear_head, start_anew, tau_normalise
 from evenhand.weights import class_weights
 
@@ -27,14 +28,14 @@ class Stage:
 
     Attributes:
         share: of the steps, in (0, 1]; the shares of all stages sum to 1.
-        criterion: the loss. power: of the sampler, None for every row once.
+        criterion: the loss. draw: how rows are drawn.
         trains: ``all`` parameters, the ``head`` alone, or one ``scale`` per class on a head that stays.
         fresh_head: whether the head starts anew. rate: factor of the recipe's learning rate.
     """
 
     share: float
     criterion: nn.Module
-    power: float | None
+    draw: Draw = NATURAL
     trains: Literal["all", "head", "scale"] = "all"
     fresh_head: bool = False
     rate: float = 1.0
@@ -52,12 +53,15 @@ def stages_of(remedy: Remedy, counts: ClassCounts) -> tuple[Stage, ...]:
     """The stages of a remedy for these training counts.
 
     Raises:
-        InputError: an unknown schedule, or an option that a loss or schedule refuses.
+        InputError: an unknown schedule, or an option that a loss, schedule or sampler refuses.
     """
     schedule = find_schedule(remedy.schedule)
     keys = inspect.signature(schedule.stages).parameters
     given = {key: value for key, value in remedy.schedule_options.items() if key in keys}
-    return schedule.stages(remedy, counts, **given)
+    stages = schedule.stages(remedy, counts, **given)
+    for stage in stages:
+        stage.draw.check(counts)
+    return stages
 
 
 def finish(remedy: Remedy, model: nn.Module) -> None:
@@ -90,7 +94,7 @@ def _criterion(remedy: Remedy, counts: ClassCounts, **more: Any) -> nn.Module:
 
 
 def _one(remedy: Remedy, counts: ClassCounts) -> tuple[Stage, ...]:
-    return (Stage(1.0, _criterion(remedy, counts), remedy.power),)
+    return (Stage(1.0, _criterion(remedy, counts), remedy.draw),)
 
 
 def _deferred_weights(
@@ -98,38 +102,45 @@ def _deferred_weights(
 ) -> tuple[Stage, ...]:
     """Authors: from epoch 160 of 200 on, beta 0.9999."""
     late = class_weights(counts, rule, absent="largest")
-    first = Stage(_share(start), _criterion(remedy, counts), remedy.power)
-    return first, Stage(1 - first.share, _criterion(remedy, counts, weight=late), remedy.power)
+    first = Stage(_share(start), _criterion(remedy, counts), remedy.draw)
+    return first, Stage(1 - first.share, _criterion(remedy, counts, weight=late), remedy.draw)
 
 
 def _deferred_sampler(
-    remedy: Remedy, counts: ClassCounts, *, start: float = 0.8, late_power: float = 0.0
+    remedy: Remedy, counts: ClassCounts, *, start: float = 0.8, late_power: Power = 0.0
 ) -> tuple[Stage, ...]:
     criterion = _criterion(remedy, counts)
-    return Stage(_share(start), criterion, remedy.power), Stage(1 - start, criterion, late_power)
+    return Stage(_share(start), criterion, remedy.draw), Stage(1 - start, criterion, Draw(late_power))
 
 
 def _retrained_head(remedy: Remedy, counts: ClassCounts, *, start: float = 0.8) -> tuple[Stage, ...]:
     criterion = _criterion(remedy, counts)
-    first = Stage(_share(start), criterion, remedy.power)
-    return first, Stage(1 - start, criterion, 0.0, trains="head", fresh_head=True)
+    first = Stage(_share(start), criterion, remedy.draw)
+    return first, Stage(1 - start, criterion, BALANCED, trains="head", fresh_head=True)
 
 
 def _scaled_head(remedy: Remedy, counts: ClassCounts, *, start: float = 0.8) -> tuple[Stage, ...]:
     criterion = _criterion(remedy, counts)
-    return Stage(_share(start), criterion, remedy.power), Stage(1 - start, criterion, 0.0, trains="scale", rate=10.0)
+    return Stage(_share(start), criterion, remedy.draw), Stage(
+        1 - start, criterion, BALANCED, trains="scale", rate=10.0
+    )
 
 
 def _label_aware(
     remedy: Remedy, counts: ClassCounts, *, start: float = 0.8, head: float = 0.4, tail: float = 0.1
 ) -> tuple[Stage, ...]:
     smoothed = build("label-aware-smoothing", counts, head=head, tail=tail)
-    first = Stage(_share(start), _criterion(remedy, counts), remedy.power)
-    return first, Stage(1 - start, smoothed, 0.0, trains="head")
+    first = Stage(_share(start), _criterion(remedy, counts), remedy.draw)
+    return first, Stage(1 - start, smoothed, BALANCED, trains="head")
+
+
+def _then_normalised(remedy: Remedy, counts: ClassCounts, *, tau: float = 0.7) -> tuple[Stage, ...]:
+    tau_normalise(nn.Linear(1, 1), tau)  # refuses a tau before the training instead of after it
+    return _one(remedy, counts)
 
 
 def _share(start: float) -> float:
-    if not 0 < start < 1:
+    if not (isinstance(start, int | float) and 0 < start < 1):
         raise InputError(
             f"expected start between 0 and 1, the share of training before it, got {start!r}; 0.8 is usual"
         )
@@ -150,7 +161,7 @@ SCHEDULES: dict[str, Schedule] = {
     "deferred-sampler": Schedule(_deferred_sampler),
     "crt": Schedule(_retrained_head),
     "lws": Schedule(_scaled_head, _folded),
-    "tau-norm": Schedule(_one, _normalised),
+    "tau-norm": Schedule(_then_normalised, _normalised),
     "label-aware": Schedule(_label_aware),
 }
 

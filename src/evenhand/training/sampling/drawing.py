@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evenhand.counts import class_counts, to_numpy
+from evenhand.counts import class_counts, effective_number, to_numpy
 from evenhand.declared import Floats, InputError, Ints
 from evenhand.training.sampling.permuting import MAX_SIZE, mixed, permute
 
@@ -153,6 +153,25 @@ def power_rate(counts: Any, power: float) -> Floats:
         raise InputError(f"expected power between -10 and 10, got {power!r}; 1 is natural, 0.5 square root, 0 balanced")
     present = counts > 0
     rate = np.where(present, (counts / counts.max()).clip(min=1e-300), 1.0) ** float(power) * present
+    return np.asarray(rate / rate.sum())
+
+
+def effective_number_rate(counts: Any, beta: float) -> Floats:
+    """(K,) float64, ``q_k`` proportional to ``n_k / E_k`` with ``E_k = (1 - beta^n_k) / (1 - beta)``, sum 1.
+
+    Args:
+        counts: (K,) rows per class; a class without rows gets 0. beta: in [0, 1); 0 draws as the data are.
+
+    Raises:
+        InputError: another beta.
+
+    Example:
+        >>> effective_number_rate(np.array([900, 100, 0]), 0.0).tolist()
+        [0.9, 0.1, 0.0]
+    """
+    if isinstance(beta, bool) or not isinstance(beta, int | float | np.number) or not 0 <= beta < 1:
+        raise InputError(f"expected beta in [0, 1), got {beta!r}; 0.999 is usual")
+    rate = counts / np.where(counts > 0, effective_number(counts, beta), 1.0)
     return np.asarray(rate / rate.sum())
 
 
