@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,7 +105,7 @@ def command(
 
     make_plan(remedies, seeds=seeds, goal=goal, budget=budget)  # a misspelt remedy shows before a long table is read
     data = load(file, Columns(label, **columns), valid=valid)
-    with watched() as watcher, one_thread():
+    with watched() as watcher, one_thread(), _told_of(folder):
         result = race(
             built_in(model, data.train, len(data.class_names)),
             data.train,
@@ -160,8 +161,32 @@ def _check(outputs: dict[str, Path], file: Path, valid: Path | None, folder: Pat
         raise InputError(
             f"--valid names the training rows, {file.name}; give other rows, or leave it out to hold some out"
         )
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise InputError(f"--out names a folder but {folder} is a file; choose another name")
+    if folder is None:
+        return
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise InputError(f"--out names a folder but {place} is a file; choose another name")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"--out {folder} cannot be written: no permission in {place}; choose another folder")
+
+
+@contextlib.contextmanager
+def _told_of(folder: Path | None) -> Iterator[None]:
+    """What the folder refuses while the race goes on, with what to do about it."""
+    from evenhand.declared import InputError
+
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if folder is None:
+            raise
+        reason = (error.strerror or str(error) or type(error).__name__).lower()
+        raise InputError(
+            f"the race cannot be kept in {folder}: {reason}; what was finished is not lost, put that right and give "
+            "the same command again"
+        ) from error
 
 
 @contextlib.contextmanager

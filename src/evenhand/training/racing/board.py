@@ -145,25 +145,24 @@ class Board:
     def finish(self, ticket: Ticket, value: float, record: dict[str, Any], arrays: Arrays) -> None:
         """Keep a finished training: first its decisions, then the word that it is finished."""
         self._shelf.keep(ticket.trial.number, arrays)
-        ticket.trial.set_user_attr("record", record)
+        ticket.trial.set_user_attr("record", record | {"state": "finished"})
         self.study.tell(ticket.trial, value)
 
     def settle(self, ticket: Ticket, state: str, record: dict[str, Any]) -> None:
         """Keep that a training was ``stopped`` or ``failed``, and why."""
-        ticket.trial.set_user_attr("record", record)
+        ticket.trial.set_user_attr("record", record | {"state": state})
         self.study.tell(ticket.trial, state=TrialState.PRUNED if state == "stopped" else TrialState.FAIL)
 
     def results(self) -> dict[Key, Result]:
         """Every settled training."""
         found: dict[Key, Result] = {}
         for trial in self.study.get_trials(deepcopy=False):
-            record = trial.user_attrs.get("record")
-            key = key_of(trial)
-            if trial.state not in STATES or record is None or key in found:
+            state, key = _ended(trial), key_of(trial)
+            if state is None or key in found:
                 continue
-            arrays = self._shelf.read(trial.number) if trial.state is TrialState.COMPLETE else {}
+            arrays = self._shelf.read(trial.number) if state == "finished" else {}
             if arrays is not None:
-                found[key] = Result(key, STATES[trial.state], record, arrays)
+                found[key] = Result(key, state, trial.user_attrs["record"], arrays)
         return found
 
     def running(self, wanted: Sequence[Key]) -> bool:
@@ -177,9 +176,8 @@ class Board:
         """Whether a trial stands for its training: settled with a record, or running in a living process."""
         if trial.state is TrialState.RUNNING:
             return self._alive(trial) and "void" not in trial.user_attrs
-        if trial.state is TrialState.COMPLETE:
-            return self._shelf.has(trial.number)
-        return trial.state.is_finished() and "record" in trial.user_attrs
+        state = _ended(trial)
+        return state is not None and (state != "finished" or self._shelf.read(trial.number) is not None)
 
     def _bury(self, trials: Sequence[FrozenTrial]) -> None:
         """Trials of processes that died become failed, so that their trainings are free again."""
@@ -200,6 +198,12 @@ class Board:
 def key_of(trial: FrozenTrial) -> Key:
     """Remedy and seed of a trial."""
     return str(trial.user_attrs.get("remedy")), int(trial.user_attrs.get("seed", -1))
+
+
+def _ended(trial: FrozenTrial) -> str | None:
+    """How a trial ended; None also if its process died between the record and the word that it is settled."""
+    record, state = trial.user_attrs.get("record"), STATES.get(trial.state)
+    return None if record is None or record.get("state", state) != state else state
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from evenhand.declared import InputError
 from evenhand.output import write_bytes_atomically, write_text_atomically
 
 Arrays = dict[str, NDArray[np.int32]]
+DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class Shelf:
@@ -28,10 +31,6 @@ class Shelf:
     def keep(self, number: int, arrays: Arrays) -> None:
         """Keep the decisions of a trial."""
         self._held[number] = arrays
-
-    def has(self, number: int) -> bool:
-        """Whether its decisions are kept."""
-        return number in self._held
 
     def read(self, number: int) -> Arrays | None:
         """Its decisions, None where they are lost."""
@@ -57,17 +56,13 @@ class FolderShelf(Shelf):
         write_bytes_atomically(self._path(number), held.getvalue())
         super().keep(number, arrays)
 
-    def has(self, number: int) -> bool:
-        """Whether its decisions are there."""
-        return super().has(number) or self._path(number).exists()
-
     def read(self, number: int) -> Arrays | None:
         """Its decisions, None where they are lost or damaged."""
-        if not super().has(number):
+        if super().read(number) is None:
             try:
-                with np.load(self._path(number), allow_pickle=False) as held:
+                with self._path(number).open("rb") as file, np.load(file, allow_pickle=False) as held:
                     super().keep(number, {name: held[name] for name in held.files})
-            except (OSError, ValueError):
+            except DAMAGED:
                 return None
         return super().read(number)
 

@@ -14,6 +14,7 @@ with contextlib.suppress(ImportError):
     import fcntl
 
 STALE = 600.0  # seconds after which a worker that cannot be asked is taken for dead
+BLOCK = 1 << 16
 
 
 class SignOfLife:
@@ -53,18 +54,30 @@ def is_alive(path: Path) -> bool:
         return False
 
 
-class ProcessLock(JournalFileOpenLock):
-    """A lock that ends with its process; Optuna's own lock files outlive a kill, and every other process then waits."""
+class JournalLock(JournalFileOpenLock):
+    """A lock that ends with its process; Optuna's own lock files outlive a kill, and every other process then waits.
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._path = path
+    Whoever gets it first takes off the line that a kill or a full disk has cut off: the next line would be glued to it,
+    and nobody could read the journal any more.
+
+    Args:
+        journal: the file that it guards.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__(str(journal))
+        self._journal, self._path = journal, journal.with_suffix(".lock")
         self._file: IO[str] | None = None
 
     def acquire(self) -> bool:
         """Wait for the lock."""
         file = self._path.open("a")
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            _take_off_part(self._journal)
+        except BaseException:
+            file.close()
+            raise
         self._file = file
         return True
 
@@ -76,15 +89,23 @@ class ProcessLock(JournalFileOpenLock):
 
 
 def open_journal(path: Path) -> JournalFileBackend:
-    """The journal; a line that a killed process left half-written is taken off, or the next would be glued to it."""
+    """The journal of a race, made if need be."""
     if "fcntl" not in globals():
         return JournalFileBackend(str(path))
-    lock = ProcessLock(path.with_suffix(".lock"))
-    lock.acquire()
-    try:
-        held = path.read_bytes() if path.exists() else b""
-        if held and not held.endswith(b"\n"):
-            os.truncate(path, held.rfind(b"\n") + 1)
-    finally:
-        lock.release()
-    return JournalFileBackend(str(path), lock_obj=lock)
+    return JournalFileBackend(str(path), lock_obj=JournalLock(path))
+
+
+def _take_off_part(path: Path) -> None:
+    """Cut a file after its last whole line."""
+    with path.open("r+b") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            begin = max(0, end - BLOCK)
+            file.seek(begin)
+            found = file.read(end - begin).rfind(b"\n")
+            if found >= 0:
+                end = begin + found + 1
+                break
+            end = begin
+        if end < size:
+            file.truncate(end)
