@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from evenhand.correction import Correction, crossfit_effect, fit_correction
-from evenhand.correction.calibration import log_priors
+from evenhand.correction.calibration import log_priors, prepare
 from evenhand.correction.crossfit import at, fold_edges, leave_out_fits, row_log_likelihood, within, without
 from evenhand.correction.effects import Effect, judge, measure_effect, poisson_weights
 from evenhand.declared import InputError
@@ -398,7 +399,7 @@ def test_saved_corrections_come_back_bit_by_bit(tmp_path, tilted, ending):
     again = Correction.load(path, classes=30, class_names=names)
     np.testing.assert_array_equal(again.offset, found.offset)
     np.testing.assert_array_equal(again.goal_offset, found.goal_offset)
-    arrays_of = {"offset": 0, "goal_offset": 0}
+    arrays_of = {"offset": 0, "goal_offset": 0, "cross_fitted": 0}
     assert vars(again) | arrays_of == vars(found) | arrays_of
     with pytest.raises(InputError, match="is for 30 classes but the predictions have 31"):
         Correction.load(path, classes=31)
@@ -518,3 +519,55 @@ def test_inputs_are_left_as_they_were():
     fit_correction(z, y, train_counts=counts, goal="counts")
     for value, copy in zip((z, y, counts), copies, strict=True):
         np.testing.assert_array_equal(value, copy)
+
+
+def test_cross_fitted_decisions_are_those_that_were_measured(tmp_path):
+    z, y, pi = world(2000, 20, 3, tau=1.0)
+    z[5, y[5]] = -np.inf  # takes no part in the fit, and is decided all the same
+    for goal in ("accuracy", "macro-f1"):
+        found = fit_correction(z, y, goal=goal, train_counts=pi * 1e4)
+        assert found.cross_fitted.shape == y.shape
+        assert float((found.cross_fitted == y).mean()) == pytest.approx(found.evidence["after"]["accuracy"], abs=1e-12)
+        assert (found.cross_fitted == found.predict(z)).mean() > 0.95
+    found.save(tmp_path / "fix.json")
+    assert len(Correction.load(tmp_path / "fix.json").cross_fitted) == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 40), st.integers(2, 6))
+def test_folds_never_part_a_group(seed, groups, folds):
+    rng = np.random.default_rng(seed)
+    group = np.concatenate([np.arange(groups), rng.integers(0, groups, 60)])
+    y = rng.integers(0, 3, len(group))
+    rows = prepare(rng.normal(size=(len(group), 3)), y, group=group, seed=seed)
+    assert (rows.group == group[rows.order]).all()
+    assert (rows.y == y[rows.order]).all()
+    slices = fold_edges(rows.usable, folds, rows.group)
+    assert 2 <= len(slices) <= folds
+    assert slices[0].start == 0
+    assert slices[-1].stop == len(group)
+    assert all(a.stop == b.start for a, b in pairwise(slices))
+    sides = [set(rows.group[fold].tolist()) for fold in slices]
+    assert sum(map(len, sides)) == len(set().union(*sides))
+
+
+def test_copies_of_rows_say_no_more_than_the_rows_when_they_are_grouped():
+    z, y, pi = world(400, 10, 0, tau=0.5)
+    copies = {"logits": np.tile(z, (9, 1)), "target": np.tile(y, 9)}
+    names = np.tile([f"text {i}" for i in range(400)], 9)
+
+    def width(found):
+        low, high = found.evidence["difference_interval"]["accuracy"]
+        return high - low
+
+    once = width(fit_correction(z, y, train_counts=pi * 1e4))
+    assert width(fit_correction(**copies, group=names, train_counts=pi * 1e4)) == pytest.approx(once, rel=0.35)
+    assert width(fit_correction(**copies, train_counts=pi * 1e4)) < once / 2
+
+
+def test_groups_that_do_not_fit_are_refused():
+    z, y, _ = world(100, 4, 0)
+    with pytest.raises(InputError, match=r"a group for each of the 100 rows, got shape \(99,\)"):
+        fit_correction(z, y, group=np.arange(99))
+    with pytest.raises(InputError, match="at least two groups, got one"):
+        fit_correction(z, y, group=np.zeros(100, int))

@@ -113,7 +113,24 @@ def test_no_correction_has_seen_the_row_it_decides(parts: tuple[Part, Part], mon
 
     monkeypatch.setattr(judging, "fit_correction", watched)
     small_race(parts, remedies="weighted", seeds=1)
-    assert len(fits) == 6
+    assert len(fits) == 2  # the choosing rows are decided by the folds of the same fit, which have not seen them
+
+
+def test_groups_stay_on_one_side_of_every_fit(parts: tuple[Part, Part], monkeypatch: pytest.MonkeyPatch) -> None:
+    from evenhand.training.racing import judging
+
+    group = np.arange(len(parts[1][1])) // 2
+    given: list[np.ndarray] = []
+    real = judging.fit_correction
+
+    def watched(logits, target, **options):
+        given.append(options["group"])
+        return real(logits, target, **options)
+
+    monkeypatch.setattr(judging, "fit_correction", watched)
+    small_race(parts, remedies="weighted", seeds=1, group=group)
+    assert len(given) == 2
+    assert all(len(np.unique(half, return_counts=True)[1]) == len(half) / 2 for half in given)
 
 
 class Failing(nn.Module):

@@ -44,7 +44,8 @@ class Rows:
     """The rows of a fit: centred, in random order, those whose own class is masked last.
 
     Attributes: z, y: all rows. usable: rows that a likelihood can judge. masked: whether any score is -inf. top: (n,)
-        what was subtracted from each row.
+        what was subtracted from each row. order: (n,) which row of the input each is. group: (n,) numbers of rows that
+        belong together, each group's rows in a run, or None.
     """
 
     z: Singles
@@ -52,6 +53,8 @@ class Rows:
     usable: int
     masked: bool
     top: Singles
+    order: Ints
+    group: Ints | None = None
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,17 @@ def model_names(models: Sequence[str]) -> list[str]:
     return [m for m in MODELS if m in models]
 
 
-def prepare(scores: NDArray[np.floating[Any]], target: Ints, *, seed: int = 0) -> Rows:
-    """One centred float32 copy of the logits in random order, rows whose own class is masked last.
+def prepare(scores: NDArray[np.floating[Any]], target: Ints, *, group: Ints | None = None, seed: int = 0) -> Rows:
+    """One centred float32 copy of the logits in random order, groups in a run, rows whose own class is masked last.
 
     Raises:
         InputError: rows with NaN, +inf or nothing but -inf; fewer than 20 rows that a likelihood can judge.
     """
-    order = np.random.default_rng(seed).permutation(len(target)).astype(np.int64)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(target)).astype(np.int64)
+    if group is not None:
+        place = rng.permutation(int(group.max()) + 1)
+        order = order[np.argsort(place[group[order]], kind="stable")]
     possible = np.asarray(np.isfinite(scores[order, target[order]]), dtype=bool)
     usable = int(possible.sum())
     order = np.concatenate([order[possible], order[~possible]])
@@ -137,7 +144,8 @@ def prepare(scores: NDArray[np.floating[Any]], target: Ints, *, seed: int = 0) -
             f"expected at least {ENOUGH_ROWS} rows whose true class has a finite score, got {usable}; "
             "fit the correction on more held-out rows"
         )
-    return Rows(z, target[order], usable, bool(z.min() <= FLOOR), top)
+    together = None if group is None else group[order]
+    return Rows(z, target[order], usable, bool(z.min() <= FLOOR), top, order, together)
 
 
 def log_priors(y: Ints, classes: int, slices: list[slice], train: Floats | None, known: Floats | None) -> Prior:

@@ -23,9 +23,20 @@ START_ROWS = 2_000
 MIN_BETA = 1e-3  # a scale of zero or less would turn masked classes loose and reverse every ranking
 
 
-def fold_edges(rows: int, folds: int) -> list[slice]:
-    """Consecutive slices of nearly equal length; empty ones are left out."""
+def fold_edges(rows: int, folds: int, group: Ints | None = None) -> list[slice]:
+    """Consecutive slices of nearly equal length, cut between groups only; empty ones are left out.
+
+    Args:
+        rows, folds: how many. group: (rows,) numbers, the rows of each in a run.
+
+    Example:
+        >>> fold_edges(6, 2, np.array([4, 4, 4, 4, 1, 0]))
+        [slice(0, 4, None), slice(4, 6, None)]
+    """
     edges = np.linspace(0, rows, folds + 1).astype(int)
+    if group is not None:
+        cuts = np.concatenate([[0], np.flatnonzero(np.diff(group[:rows])) + 1, [rows]])
+        edges = cuts[np.abs(cuts[:, None] - edges).argmin(axis=0)]
     return [slice(int(a), int(b)) for a, b in pairwise(edges) if b > a]
 
 

@@ -57,6 +57,7 @@ def measure_effect(
     metrics: Mapping[str, Metric] | None = None,
     folds: Ints | None = None,
     matched: bool = False,
+    together: Ints | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Effect:
@@ -70,8 +71,9 @@ def measure_effect(
         metrics: key -> metric; those of `evenhand.goals.REPORTED` if None.
         folds: (n,) number of the fold of each row, from 0, where `after` is cross-fitted; None where one decision,
             which has seen none of the rows, made it.
-
         matched: whether the decision was matched to counts: it then errs as the counts it was matched to did.
+        together: (n,) group of each row, from 0: rows of one group are drawn together; None for every row alone.
+        draws, seed: of the bootstrap.
 
     Counting errors of cross-fitted predictions cancel over all rows: what a fold has too many of, the others had too
     few of when its decision was matched to them. With v and u the variances, per row, of decisions around their
@@ -101,8 +103,10 @@ def measure_effect(
     old, new = [], []
     rng = np.random.default_rng(seed)
     step = max(1, 1_000_000 // max(outcomes.occurring * outcomes.groups, len(y)))
+    units = len(y) if together is None else int(together.max()) + 1
     for begin in range(0, draws, step):
-        found = outcomes.values(poisson_weights(rng, (min(step, draws - begin), len(y))))
+        weights = poisson_weights(rng, (min(step, draws - begin), units))
+        found = outcomes.values(weights if together is None else weights[:, together])
         old.append(found[0])
         new.append(found[1])
     drawn_old, drawn_new = ({key: np.concatenate([v[key] for v in rows]) for key in asked} for rows in (old, new))

@@ -34,7 +34,7 @@ from evenhand.correction.result import Correction
 from evenhand.correction.serving import Limit, measure_abstention, measure_ranks, parse_limit, serve
 from evenhand.correction.storage import hash_names
 from evenhand.counts import to_numpy
-from evenhand.declared import Floats, InputError
+from evenhand.declared import Floats, InputError, Ints
 from evenhand.files import from_arrays
 from evenhand.files.opening import as_array
 from evenhand.goals import (
@@ -68,6 +68,7 @@ def fit_correction(
     threads: int = 1,
     offset_known: Any = None,
     wanted_counts: Any = None,
+    group: Any = None,
     seed: int = 0,
     class_names: Any = None,
 ) -> Correction:
@@ -98,6 +99,8 @@ def fit_correction(
         offset_known: (K,) log(evaluation prior / training prior), where known; None to estimate it from the counts.
         wanted_counts: (K,) counts or shares that the goal ``counts`` should meet; None for the expected counts. Only
             with that goal.
+        group: (N,) what rows have in common, such as a patient or a text: rows of one group are never on both sides of
+            a fold, and are drawn together for the intervals. Numbers or names; None for rows that stand alone.
         seed: of the order of the rows and of the bootstrap. class_names: (K,), kept as a hash.
 
     Returns:
@@ -129,13 +132,16 @@ def fit_correction(
         raise InputError(f"expected at least 2 folds, got {folds!r:.40}; 5 is a good choice")
     known = _per_class("offset_known", offset_known, k)
     aim = _stated(chosen, k, costs, prior, wanted_counts)
-    rows = prepare(as_array("logits", logits), as_array("target", target).astype(np.int64), seed=seed)
+    y = as_array("target", target).astype(np.int64)
+    rows = prepare(as_array("logits", logits), y, group=_groups(group, len(y)), seed=seed)
     if len(np.unique(rows.y)) < 2:
         raise InputError(
             "expected rows of at least two classes, got rows of one; a correction fitted on them would always answer "
             "that class, so give rows drawn like those of use"
         )
-    slices = fold_edges(rows.usable, min(folds, rows.usable))
+    slices = fold_edges(rows.usable, min(folds, rows.usable), rows.group)
+    if len(slices) < 2:
+        raise InputError("expected rows of at least two groups, got one; leave group out if the rows stand alone")
     priors = log_priors(rows.y[: rows.usable], k, slices, opened.declared.train_counts, known)
     fitted, compared = select_model(rows, priors, slices, names, threads)
     frequency = priors.log_prior if train_counts is None else opened.declared.train_counts
@@ -188,7 +194,9 @@ def _serve(
     own = goal.fitted or bool(fitted.classes.any())
     numbers, matched = fold_numbers(slices, len(after)) if own else None, goal.metric.key == "count_distance"
     raw = decide_raw(rows.z, threads)
-    effect = measure_effect(rows.y, raw, after, metrics=metrics, folds=numbers, matched=matched, seed=seed)
+    effect = measure_effect(
+        rows.y, raw, after, metrics=metrics, folds=numbers, matched=matched, together=rows.group, seed=seed
+    )
     if served.final is not None:
         # The folds' decisions favour different classes and reach more of them together than the final one does.
         effect = replace(effect, missed=(effect.missed[0], max(effect.missed[1], never_hit(rows.y, served.final))))
@@ -205,8 +213,19 @@ def _serve(
     why = ""
     if all(same) and len(np.unique(served.after)) > 1:
         why = "not recommended: the decision is the same for all rows, the scores tell the classes too little"
+    decided = np.empty(len(after), np.int64)
+    decided[rows.order] = after
     draft = Correction(
-        fitted.scale, known, goal.name, fitted.name, {}, rows=len(rows.y), folds=0, recommended=False, why=why
+        fitted.scale,
+        known,
+        goal.name,
+        fitted.name,
+        {},
+        rows=len(rows.y),
+        folds=0,
+        recommended=False,
+        why=why,
+        cross_fitted=decided,
     )
     return draft.with_decision(known, served.decision), effect, measured
 
@@ -244,6 +263,16 @@ def _kept(limit: Limit | None, effect: Effect) -> str:
         f"; {limit.goal.metric.words} is {effect.after[key]:.3f} ({low:.3f} to {high:.3f}), at least {limit.least:g} "
         "was asked for"
     )
+
+
+def _groups(group: Any, rows: int) -> Ints | None:
+    """(N,) groups numbered from 0, or None."""
+    if group is None:
+        return None
+    values = to_numpy(group)
+    if values.shape != (rows,):
+        raise InputError(f"expected a group for each of the {rows:,} rows, got shape {values.shape}; give one per row")
+    return np.asarray(np.unique(values, return_inverse=True)[1], np.int64)
 
 
 def _per_class(name: str, values: Any, classes: int) -> Floats | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class Correction:
         names_hash: SHA-256 of the class names it belongs to, or None.
         goal_offset: (K,) the part of `offset` that serves the goal and is no calibration; None where it is zero.
         decision: what decides where no offset can; None for an additive correction. Then `offset` is calibration alone.
+        cross_fitted: (rows,) class decided for every row it was fitted on, in their order, by a fit that has not seen
+            the row: for other metrics than those in `evidence`. (0,) in a correction that was loaded.
     """
 
     scale: float | Floats
@@ -57,6 +59,7 @@ class Correction:
     names_hash: str | None = None
     goal_offset: Floats | None = None
     decision: Decision | None = None
+    cross_fitted: Ints = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
 
     @property
     def classes(self) -> int:

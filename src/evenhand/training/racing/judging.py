@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evenhand.auditing import audit
+from evenhand import audit_figures
 from evenhand.correction import Correction, fit_correction
 from evenhand.counts import ClassCounts
 from evenhand.declared import Floats, InputError, Ints
+from evenhand.evidence import Evidence
+from evenhand.files import from_arrays
 from evenhand.goals import METRICS, Aim, Metric, find_goal, frequency_groups
-from evenhand.metrics import calibration_error
+from evenhand.metrics import calibration_error, metrics
+from evenhand.scanning import tally_predictions
 from evenhand.training.racing.comparing import Bootstrap
 from evenhand.training.tables import held_out
 
@@ -35,13 +38,12 @@ class Judge:
     names the winner; the *judging* half only measures.
 
     Attributes:
-        target: (n,) classes. choosing: (n,) bool. fold: (n,) bool, one of two folds of the choosing half.
-        group: (n,) rows that belong together, or None. counts: of the training rows. goal: its name.
+        target: (n,) classes. choosing: (n,) bool. group: (n,) rows that belong together, or None.
+        counts: of the training rows. goal: its name.
     """
 
     target: Ints
     choosing: Mask
-    fold: Mask
     group: Ints | None
     counts: ClassCounts
     goal: str
@@ -73,9 +75,7 @@ class Judge:
                 f"expected a group for each of the {len(y):,} valid rows, got {len(groups):,}; give one per row"
             )
         choosing = ~held_out(y, groups, share=0.5, seed=seed, keep_all=False)
-        fold = np.zeros(len(y), bool)
-        fold[choosing] = held_out(y[choosing], groups[choosing], share=0.5, seed=seed + 1, keep_all=False)
-        return cls(y, choosing, fold, None if group is None else groups, counts, goal)
+        return cls(y, choosing, None if group is None else groups, counts, goal)
 
     @property
     def aim(self) -> Aim:
@@ -131,27 +131,19 @@ def judge_model(logits: NDArray[np.float32], judge: Judge) -> Judged:
     """Decide all valid rows with and without the correction for the goal, and measure both on the judging half.
 
     Every row is corrected by a fit that has not seen it: the judging rows by one on the whole choosing half, the
-    choosing rows by one on the other fold of that half.
+    choosing rows by one on the other folds of that half.
     """
     y, k = judge.target, judge.counts.classes
     if not np.isfinite(logits).all():
         raise InputError("the model gives logits that are NaN or infinite on valid rows; lower the learning rate")
     raw = logits.argmax(1).astype(np.int32)
     seen = ~judge.choosing
-    found = audit(logits=logits[seen], target=y[seen], train_counts=judge.counts.counts)
-    tilt = found.tilt or {}
-    figures: dict[str, Any] = {
-        "tau": tilt.get("tau"),
-        "tau_interval": tilt.get("tau_interval"),
-        "beta": tilt.get("beta"),
-        "verdict": found.verdict.cause,
-        "raw": measures(y[seen], raw[seen], judge) | {"nll": found.metrics["nll"], "ece": found.metrics["ece"]},
-    }
+    tilt, calibrated = tilt_and_calibration(logits[seen], y[seen], judge.counts)
+    figures: dict[str, Any] = tilt | {"raw": measures(y[seen], raw[seen], judge) | calibrated}
     corrected = None
     try:
         corrected, last = _corrected(logits, judge)
-        calibrated = calibration(last, logits[seen], y[seen])
-        figures["corrected"] = measures(y[seen], corrected[seen], judge) | calibrated
+        figures["corrected"] = measures(y[seen], corrected[seen], judge) | calibration(last, logits[seen], y[seen])
         figures["correction"] = {"model": last.model, "recommended": last.recommended}
     except InputError as error:
         figures["correction"] = {"model": None, "recommended": False, "why": str(error)}
@@ -161,14 +153,30 @@ def judge_model(logits: NDArray[np.float32], judge: Judge) -> Judged:
 
 def _corrected(logits: NDArray[np.float32], judge: Judge) -> tuple[NDArray[np.int32], Correction]:
     """Decisions by corrections whose fit has not seen the row, and the correction for the judging half."""
-    first, second = judge.choosing & judge.fold, judge.choosing & ~judge.fold
+    fit = judge.choosing
+    found = fit_correction(
+        logits[fit],
+        judge.target[fit],
+        goal=judge.goal,
+        train_counts=judge.counts.counts,
+        group=None if judge.group is None else judge.group[fit],
+    )
     decided = np.empty(len(logits), np.int32)
-    for fit, use in ((first, second), (second, first), (judge.choosing, ~judge.choosing)):
-        found = fit_correction(
-            logits[fit], judge.target[fit], goal=judge.goal, train_counts=judge.counts.counts, folds=3
-        )
-        decided[use] = found.predict(logits[use])
+    decided[fit], decided[~fit] = found.cross_fitted, found.predict(logits[~fit])
     return decided, found
+
+
+def tilt_and_calibration(
+    logits: NDArray[np.float32], y: Ints, counts: ClassCounts
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """tau, its interval and beta, and nll and ece: the audit's figures, without its search for causes.
+
+    The race knows how every model was trained; to look for the cause would take longer than all of this.
+    """
+    tally = tally_predictions(from_arrays(logits=logits, target=y, train_counts=counts.counts))
+    evidence = Evidence(tally, None, 1)
+    tilt, found = audit_figures.tilt(evidence) or {}, metrics(tally, evidence.prior_counts)
+    return {key: tilt.get(key) for key in ("tau", "tau_interval", "beta")}, {key: found[key] for key in ("nll", "ece")}
 
 
 def measures(y: Ints, decided: NDArray[np.int32], judge: Judge) -> dict[str, Any]:
