@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from evenhand.training.racing.result import RaceResult
     from evenhand.training.racing.running import Watcher
 
 FILE = click.Path(path_type=Path)
 GOALS = ("balanced-accuracy", "accuracy", "macro-f1", "g-mean", "worst-group", "counts")
+GRACE = 3.0  # seconds that the first of several processes has to tell what is wrong
 NEEDED = {"torch": "torch", "optuna": "optuna", "sklearn": "scikit-learn"}
 
 EPILOG = """
@@ -25,6 +28,7 @@ Examples:
   evenhand race train.parquet --valid valid.parquet --label y --goal accuracy --seeds 5
   evenhand race rows.npz --label y --remedies "plain,sampler,focal:gamma=1" --model lstm
   evenhand race train.parquet --label y --out folder      (again, after a kill: it goes on)
+  torchrun --nproc-per-node 4 --no-python evenhand race train.parquet --label y --out folder
 
 FILE is a Parquet, CSV, Arrow or npz file with one row per example. Every column that is not named otherwise is a
 feature: numbers, lists of numbers (sequences); texts need --text. Exit codes: 0 done, whatever the answer; 2 unusable
@@ -43,6 +47,19 @@ class _ListsRemedies(click.Command):
             with formatter.section("Remedies"):
                 formatter.write_dl([(name, remedy.meaning) for name, remedy in REMEDIES.items()])
         super().format_epilog(ctx, formatter)
+
+
+@contextlib.contextmanager
+def _in_turn() -> Iterator[None]:
+    """What all processes of a race find wrong is told once: the first tells it, and torchrun ends those that wait."""
+    from evenhand.training.racing.processes import Process
+
+    try:
+        yield
+    except Exception:
+        if not Process.this().leads:
+            time.sleep(GRACE)
+        raise
 
 
 @click.command(cls=_ListsRemedies, name="race", epilog=EPILOG)
@@ -71,6 +88,7 @@ class _ListsRemedies(click.Command):
 )  # fmt: skip
 @click.option("--html", type=FILE, metavar="FILE", help="Write the report.")
 @click.option("--json", "json_path", type=click.Path(), metavar="FILE|-", help="Write everything as JSON.")
+@_in_turn()
 def command(
     file: Path,
     label: str,
@@ -92,9 +110,13 @@ def command(
     Plain training always takes part, and every model competes with and without its post-hoc correction. One half of the
     valid rows chooses, the other half judges.
     """
+    from evenhand.training.racing.processes import Process
+
+    process = Process.this()
     require_extra()
+    process.require_folder(folder, "--out DIR")
     outputs = {name: Path(path) for name, path in (("html", html), ("json", json_path)) if path and path != "-"}
-    _check(outputs, file, valid, folder)
+    _check(outputs if process.leads else {}, file, valid, folder)
     from evenhand.demo.training import one_thread
     from evenhand.training.encoding import load
     from evenhand.training.fitting import Recipe
@@ -105,7 +127,7 @@ def command(
 
     make_plan(remedies, seeds=seeds, goal=goal, budget=budget)  # a misspelt remedy shows before a long table is read
     data = load(file, Columns(label, **columns), valid=valid)
-    with watched() as watcher, one_thread(), _told_of(folder):
+    with watched(process.leads) as watcher, one_thread(), _told_of(folder):
         result = race(
             built_in(model, data.train, len(data.class_names)),
             data.train,
@@ -121,6 +143,11 @@ def command(
             notes=data.notes,
             watcher=watcher,
         )
+    if process.leads:
+        _write(result, html, json_path)
+
+
+def _write(result: RaceResult, html: Path | None, json_path: str | None) -> None:
     if html is not None:
         from evenhand.output import write_text_atomically
 
@@ -190,11 +217,11 @@ def _told_of(folder: Path | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[Watcher | None]:
+def watched(shown: bool = True) -> Iterator[Watcher | None]:
     """Progress bars on stderr, where a terminal watches."""
     import sys
 
-    if not sys.stderr.isatty():
+    if not (shown and sys.stderr.isatty()):
         yield None
         return
     from rich.console import Console

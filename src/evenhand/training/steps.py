@@ -65,7 +65,8 @@ def seed_device(device: torch.device, seed: int) -> None:
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+        with torch.cuda.device(device):  # else it is the current device that is seeded, which need not be this one
+            torch.cuda.manual_seed(seed)
 
 
 def to_device(inputs: Any, device: torch.device) -> Any:

@@ -15,6 +15,7 @@ from evenhand.training.fitting import Recipe
 from evenhand.training.models import built_in
 from evenhand.training.racing.board import Result
 from evenhand.training.racing.plan import Budget, make_plan
+from evenhand.training.racing.processes import Process, require_no_group
 from evenhand.training.racing.result import RaceResult
 from evenhand.training.racing.running import Watcher, opened, run
 from evenhand.training.racing.verdict import leaderboard
@@ -54,18 +55,20 @@ def race(
             text with commas; None for a good dozen. Plain training always takes part.
         seeds: trainings per remedy. One seed tells nothing about another.
         budget: ``"20epochs"`` or ``"2000steps"`` for every training; ``"5m"`` or ``"1h"`` for the whole race on this
-            machine, equally divided.
+            machine, equally divided, with all processes that ``torchrun`` started.
         goal: ``accuracy``, ``balanced-accuracy``, ``macro-f1``, ``g-mean``, ``worst-group`` or ``counts``.
         counts: (K,) training rows per class; counted if None. group: (N valid,) rows that must stay together.
         recipe: batch size, learning rate, optimiser. folder: where finished trainings are kept: a race that was killed
-            goes on where it was, and several processes with the same folder share the work. name, notes: shown.
+            goes on where it was, and several processes with the same folder share the work. Those that ``torchrun``
+            started need one, and each returns the whole result. name, notes: shown.
         watcher: is told how far the race is.
 
     Returns:
         RaceResult; print it, or take ``.recommended``, ``.to_dict()``, ``.html()``.
 
     Raises:
-        InputError: unusable data, remedies or budget; every remedy failed. OSError: the folder cannot be used.
+        InputError: unusable data, remedies or budget; every remedy failed; several processes (``WORLD_SIZE``) without
+            a folder, or with an open process group. OSError: the folder cannot be used.
 
     Limits:
         The choice is only as good as the valid rows: differences below their noise are reported as ties. A training
@@ -81,6 +84,9 @@ def race(
         4
     """
     start = time.perf_counter()
+    process = Process.this()
+    process.require_folder(folder, "folder=")
+    require_no_group()
     plan = make_plan(remedies, seeds=seeds, goal=goal, budget=budget, recipe=recipe)
     train_rows, valid_rows = as_rows(train), as_rows(valid)
     if isinstance(model_fn, nn.Module):
@@ -93,10 +99,8 @@ def race(
     if isinstance(build, str):
         classes = int(train_rows.target.max()) + 1 if counts is None else len(getattr(counts, "counts", counts))
         build = built_in(build, train_rows, classes)
-    with opened(plan, build, train_rows, valid_rows, counts=counts, group=group, folder=place, watcher=watcher) as (
-        board,
-        contest,
-    ):
+    options: dict[str, Any] = {"counts": counts, "group": group, "folder": place, "watcher": watcher}
+    with opened(plan, build, train_rows, valid_rows, processes=process.count, **options) as (board, contest):
         before = set(board.results())
         run(board, contest)
         results = {key: result for key, result in board.results().items() if key in set(plan.runs)}

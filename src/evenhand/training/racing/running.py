@@ -70,8 +70,8 @@ class Contest:
     watcher: Watcher
 
 
-def begin(plan: Plan, model_fn: Callable[[], nn.Module], train: Rows, counts: ClassCounts) -> int:
-    """Steps of every training: as stated, or what a budget in time allows on this machine."""
+def begin(plan: Plan, model_fn: Callable[[], nn.Module], train: Rows, counts: ClassCounts, processes: int = 1) -> int:
+    """Steps of every training: as stated, or what a budget in time allows for so many processes like this one."""
     per_epoch = max(1, -(-len(train) // plan.recipe.batch_size))
     if plan.budget.unit == "steps":
         return planned_steps(per_epoch, None, round(plan.budget.amount))
@@ -82,12 +82,14 @@ def begin(plan: Plan, model_fn: Callable[[], nn.Module], train: Rows, counts: Cl
     start = time.perf_counter()
     training.advance(2 + TRIAL_STEPS)
     per_step = (time.perf_counter() - start) / TRIAL_STEPS
-    return max(1, int(SPENT * plan.budget.amount / len(plan.runs) / per_step))
+    each = -(-len(plan.runs) // processes)
+    return max(1, int(SPENT * plan.budget.amount / each / per_step))
 
 
 def new_model(model_fn: Callable[[], nn.Module], seed: int) -> nn.Module:
     """The untrained model that all remedies of a seed begin with."""
-    with torch.random.fork_rng():
+    # Every device, in so many words: that is the default too, but where there are several it comes with a warning.
+    with torch.random.fork_rng(range(torch.accelerator.device_count())):
         torch.manual_seed(mixed_seed(seed, -3))
         return model_fn()
 
@@ -169,6 +171,7 @@ def opened(
     group: Any = None,
     folder: Path | None = None,
     watcher: Watcher | None = None,
+    processes: int = 1,
 ) -> Iterator[tuple[Board, Contest]]:
     """A race begun or taken up: its board and what trainings need."""
     known = count_rows(train, counts)
@@ -179,7 +182,7 @@ def opened(
             raise InputError(f"{remedy.name}: {error}") from error
     judge = Judge.halved(valid.target.numpy(), known, plan.goal, group=group, seed=plan.split_seed)
     held = held_settings(folder) if folder is not None else None
-    steps = int(held["steps"]) if held and "steps" in held else begin(plan, model_fn, train, known)
+    steps = int(held["steps"]) if held and "steps" in held else begin(plan, model_fn, train, known, processes)
     settings = {"steps": steps} if folder is None else settings_of(plan, steps, train, judge, new_model(model_fn, 0))
     with open_board(folder, settings, PLAIN) as board:
         steps = int(board.settings["steps"])
