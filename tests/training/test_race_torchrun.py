@@ -1,6 +1,6 @@
 """A race that torchrun starts: the processes share the work through a folder, and one of them speaks for all.
 
-Most of a test's time is imports of torch; all of them: pytest -m "slow or not slow" tests/training/test_race_torchrun.py
+Most of their time goes into importing torch. All: pytest -m "slow or not slow" tests/training/test_race_torchrun.py
 """
 
 from __future__ import annotations
