@@ -43,6 +43,24 @@ def test_every_remedy_trains_and_is_repeatable(name: str, data: tuple[Tensor, Te
     assert REMEDIES[name].loss in available()
 
 
+def test_rows_changed_at_random_are_the_same_after_a_rest(data: tuple[Tensor, Tensor]) -> None:
+    class Noisy(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(data[1])
+
+        def __getitem__(self, row: int) -> tuple[Tensor, int]:
+            return data[0][row] + torch.randn(6), int(data[1][row])
+
+    def trained(*stops: int) -> Tensor:
+        training = Training(network(), Noisy(), "plain", steps=9, recipe=Recipe(batch_size=32), seed=3)
+        for stop in (*stops, 9):
+            training.advance(stop)
+            torch.randn(7)  # the caller's own draws
+        return predict_logits(training.model, data)
+
+    assert torch.equal(trained(), trained(1, 4))
+
+
 def test_plain_is_the_loop_everyone_writes(data: tuple[Tensor, Tensor]) -> None:
     """An independent loop with torch's own loss and the same rates ends at the same parameters."""
     steps, batches = 12, 6

@@ -198,11 +198,11 @@ class Training:
         return first, last - first + 1
 
     def _take(self, rows: Tensor) -> Tensor:
+        seed_device(self.device, mixed_seed(self.seed, self.step))  # a data set may draw as well as the model
         inputs, target = self.rows.batch(rows), self.rows.target[rows]
         if self.device.type != "cpu":
             inputs, target = to_device(inputs, self.device), target.to(self.device)
         begin = time.perf_counter()
-        seed_device(self.device, mixed_seed(self.seed, self.step))
         rate = self._rate()
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * rate
