@@ -13,9 +13,13 @@ from torch import Tensor, nn
 
 from evenhand.counts import ClassCounts
 from evenhand.declared import InputError
-from evenhand.training import REMEDIES, Recipe, Remedy, Training, parse_remedy
+from evenhand.losses import available
+from evenhand.losses.modules.base import SoftmaxLoss
+from evenhand.losses.registry import entry
+from evenhand.training import REMEDIES, Recipe, Remedy, Training, fit, parse_remedy
+from evenhand.training.remedies import NOT_RACED
 from evenhand.training.samplers import EffectiveNumberSampler
-from evenhand.training.stages import stages_of
+from evenhand.training.stages import head_of, stages_of
 
 ROWS = np.array([300, 60, 30, 10])
 COUNTS = ClassCounts.from_counts(ROWS)
@@ -137,6 +141,9 @@ def test_rates_that_move_need_two_epochs(data: Part) -> None:
         ("effective-sampler:beta=1", r"beta in \[0, 1\)"),
         ("sampler:power=0,beta=0.9", "expected power or beta"),
         (Remedy("own", "", power=0.0, beta=0.9), "expected power or beta"),
+        ("los:rate=0", "expected rate above 0"),
+        ("ldam:scale=0", "scale of the cosines above 0"),
+        ("ldam:max_margin=wide", "max_margin"),
         ("crt:start=late", "between 0 and 1"),
         ("tau-norm:tau=large", "tau to be a finite number"),
     ],
@@ -154,11 +161,137 @@ def test_options_that_no_sampler_takes_are_told_before_training(remedy: str | Re
         ("effective-sampler:power=0.5", lambda r: (r.power, r.beta) == (0.5, None)),
         ("sampler:power=none", lambda r: r.power is None),
         ("class-balanced:beta=0.9", lambda r: (r.beta, r.options["beta"]) == (None, 0.9)),
+        ("influence-balanced:weight=none", lambda r: r.options["weight"] is None),
+        ("ldam:max_margin=0.2", lambda r: (r.cosine, r.options["max_margin"]) == (30, 6)),
+        ("ldam-drw:scale=20", lambda r: (r.cosine, r.options) == (20, {"scale": 1, "max_margin": 10})),
+        ("gcl:noise=0.5,scale=20", lambda r: r.options == {"scale": 1, "margin": 10, "noise": 10}),
+        ("cosine:scale=16", lambda r: (r.cosine, dict(r.options)) == (16, {})),
         ("seesaw:online=false", lambda r: r.options["online"] is False),
     ],
 )
 def test_options_are_read(text: str, read: Callable[[Remedy], bool]) -> None:
     assert read(parse_remedy(text))
+
+
+def test_every_loss_is_raced_or_has_a_reason_not_to() -> None:
+    """By what the stages train with: a new loss belongs to a remedy or to the table of exceptions."""
+    used = {type(stage.criterion) for remedy in REMEDIES.values() for stage in stages_of(remedy, COUNTS)}
+    left_out = {name for name in available() if entry(name).load() not in used}
+    assert left_out == set(NOT_RACED)
+    for name, reason in NOT_RACED.items():
+        with pytest.raises(InputError, match=f"{name!r}; that loss cannot be raced: {reason}"):
+            parse_remedy(name)
+
+
+def test_multi_label_losses_alone_are_left_out() -> None:
+    softmax = {name for name in available() if issubclass(entry(name).load(), SoftmaxLoss)}
+    assert not softmax & set(NOT_RACED)
+
+
+def calls_of(training: Training, stage: int) -> list[tuple[tuple[Tensor, ...], dict[str, Tensor]]]:
+    """What a stage's loss is called with."""
+    seen: list[tuple[tuple[Tensor, ...], dict[str, Tensor]]] = []
+    training.stages[stage].criterion.register_forward_pre_hook(
+        lambda _, given, named: seen.append((tuple(part.detach() for part in given), named)), with_kwargs=True
+    )
+    return seen
+
+
+def test_influence_balance_begins_half_way_and_sees_the_features(data: Part) -> None:
+    plain, balanced = begun(data, "plain"), begun(data, "influence-balanced")
+    assert balanced.edges == [0, 25, 50]
+    for training in (plain, balanced):
+        training.advance(25)
+    # plain training's rate goes on along the same cosine, so that the first half is the same
+    assert all(map(torch.equal, plain.model.parameters(), balanced.model.parameters()))
+
+    calls = calls_of(balanced, 1)
+    features: list[Tensor] = []
+    balanced.model[2].register_forward_hook(lambda _, inputs, output: features.append(output.detach()))
+    losses = [balanced.advance(step) for step in range(26, 51)]
+    assert len(calls) == len(losses) == 25
+    weight = torch.tensor(1 / ROWS / (1 / ROWS).mean(), dtype=torch.float32)
+    for ((logits, target), named), h, loss in zip(calls, features, losses, strict=True):
+        torch.testing.assert_close(named["extra"], h.abs().sum(1))
+        p = torch.softmax(logits, 1)
+        influence = (p - nn.functional.one_hot(target, 4)).abs().sum(1) * h.abs().sum(1)
+        rows = weight[target] * nn.functional.cross_entropy(logits, target, reduction="none") / influence
+        assert loss == pytest.approx(float(1000 * rows.mean()), rel=0.02)  # the formula's epsilon is left out here
+
+
+def test_over_smoothing_trains_the_head_alone_at_the_end(data: Part) -> None:
+    plain, smoothed = begun(data, "plain", epochs=4), begun(data, "los")
+    for training in (plain, smoothed):
+        training.advance(40)
+    assert all(map(torch.equal, plain.model.parameters(), smoothed.model.parameters()))
+    body, head = smoothed.model[0].weight.clone(), smoothed.model[3].weight.clone()
+    calls = calls_of(smoothed, 1)
+    losses = [smoothed.advance(step) for step in range(41, 51)]
+    assert smoothed.optimiser.param_groups[0]["peak"] == pytest.approx(0.01 / 20)
+    assert torch.equal(smoothed.model[0].weight, body)
+    assert 0.9 * head.norm() < smoothed.model[3].weight.norm() < head.norm()
+    expected = [float(nn.functional.cross_entropy(*given, label_smoothing=0.9)) for given, _ in calls]
+    assert losses == pytest.approx(expected, rel=1e-5)
+    drawn = torch.cat([given[1] for given, _ in calls])
+    assert np.bincount(drawn, minlength=4).tolist() == ROWS.tolist()  # no sampler: every row once
+
+
+def test_clouds_are_noise_in_the_units_of_cosines_then_the_head_is_refined(data: Part) -> None:
+    clouded = begun(data, "gcl")
+    criterion = clouded.stages[0].criterion
+    behind = np.log(ROWS.max() / ROWS) / np.log(ROWS.max() / ROWS.min())
+    np.testing.assert_allclose(criterion.spread, 30 * behind, rtol=1e-6)
+    assert float(criterion.margin[0]) == 30 * 0.5
+    assert float(criterion.scale[0]) == 1  # the head has it
+    assert clouded.edges == [0, 40, 50]
+    clouded.advance(40)
+    body, head = clouded.model[0].weight.clone(), head_of(clouded.model).weight.clone()
+    calls = calls_of(clouded, 1)
+    clouded.advance()
+    assert torch.equal(clouded.model[0].weight, body)
+    moved = nn.functional.cosine_similarity(head_of(clouded.model).weight, head)
+    assert ((moved > 0.5) & (moved < 0.99999)).all()  # it goes on, and does not start anew
+    wanted = EffectiveNumberSampler(data[1], 0.9999).quotas(4)
+    assert np.bincount(torch.cat([given[1] for given, _ in calls]), minlength=4).tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("name", ["seql", "gcl"])
+def test_the_noise_of_losses_changes_with_step_and_seed_alone(name: str, data: Part) -> None:
+    """On a network that stands still, whole batches differ by the noise alone."""
+
+    def losses(remedy: str, seed: int) -> list[float]:
+        recipe = Recipe(batch_size=400, learning_rate=1e-30, weight_decay=0.0)
+        training = Training(network(), data, remedy, steps=5, recipe=recipe, seed=seed)
+        return [training.advance(step) for step in range(1, 4)]
+
+    assert losses("plain", 3) == pytest.approx([losses("plain", 3)[0]] * 3, rel=1e-6)
+    found = losses(name, 3)
+    torch.manual_seed(99)
+    assert losses(name, 3) == found
+    assert all(abs(a - b) > 1e-4 for a, b in zip(found, [*found[1:], losses(name, 4)[0]], strict=True))
+
+
+class Unwatched(nn.Module):
+    """Uses its head's weight, or calls it twice, or gives it more than one row per row."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.head, self.way = nn.Linear(6, 4), way
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.way == "weight":
+            return nn.functional.linear(x, self.head.weight, self.head.bias)
+        if self.way == "twice":
+            return self.head(x) + self.head(-x)
+        return self.head(torch.stack([x, x], 1)).mean(1)
+
+
+@pytest.mark.parametrize(("way", "got"), [("weight", "no call"), ("twice", r"\(40, 6\), \(40, 6\)"), ("three", "2, 6")])
+def test_a_head_that_cannot_be_watched_is_told_at_the_first_step(way: str, got: str, data: Part) -> None:
+    training = Training(Unwatched(way), data, "influence-balanced", epochs=5, recipe=Recipe(batch_size=40))
+    with pytest.raises(InputError, match=f"features \\(n, D\\).*{got}"):
+        training.advance(1)
+    fit(Unwatched(way), data, "focal", steps=2)
 
 
 def test_the_page_lists_every_remedy_with_its_meaning_and_source() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.declared import InputError
+from evenhand.training.features import logits_and_feature_norm
 from evenhand.training.orders import Orders
 from evenhand.training.remedies import Remedy, parse_remedy
 from evenhand.training.rows import as_rows
@@ -207,7 +208,7 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * rate
         self.optimiser.zero_grad(set_to_none=True)
-        loss: Tensor = self.stages[self._stage].criterion(self.model(inputs), target)
+        loss = self._loss(inputs, target)
         torch.autograd.backward(loss)
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self._trained, self.recipe.clip)
@@ -215,6 +216,18 @@ class Training:
         self.seconds += time.perf_counter() - begin
         self.step += 1
         return loss.detach()
+
+    def _loss(self, inputs: Any, target: Tensor) -> Tensor:
+        stage = self.stages[self._stage]
+        more = {}
+        if any(each.needs_features for each in self.stages):
+            # From the first step on: a head that cannot be watched shows before half of a training is done.
+            logits, norm = logits_and_feature_norm(self.model, inputs)
+            more = {"extra": norm} if stage.needs_features else {}
+        else:
+            logits = self.model(inputs)
+        loss: Tensor = stage.criterion(logits, target, **more)
+        return loss
 
     def _rate(self) -> float:
         """Factor of the peak learning rate: a warm-up, then a cosine; anew in a stage with a new optimiser."""

@@ -58,7 +58,9 @@ _FOCAL = "Lin et al. 2017, https://arxiv.org/abs/1708.02002"
 _LDAM = "Cao et al. 2019, https://arxiv.org/abs/1906.07413"
 _DECOUPLED = "Kang et al. 2020, https://arxiv.org/abs/1910.09217"
 _EFFECTIVE = "Cui et al. 2019, https://arxiv.org/abs/1901.05555"
+_CORTES = "Cortes et al. 2025, https://arxiv.org/abs/2512.23947"
 _COSINE = {"scale": 1.0, "max_margin": 15.0}  # the head carries the authors' scale of 30: 0.5 * 30 nats
+_CLOUDS = {"scale": 1.0, "margin": 15.0, "noise": 30.0}
 
 REMEDIES: dict[str, Remedy] = {
     remedy.name: remedy
@@ -92,14 +94,24 @@ REMEDIES: dict[str, Remedy] = {
                "Ye et al. 2020, https://arxiv.org/abs/2001.01385", "cdt"),
         Remedy("vs", "scale and offset by class: CDT and logit adjustment in one",
                "Kini et al. 2021, https://arxiv.org/abs/2103.01550", "vs"),
-        Remedy("gla", "generalised cross-entropy over adjusted logits",
-               "Cortes et al. 2025, https://arxiv.org/abs/2512.23947", "gla"),
+        Remedy("gce", "between cross-entropy and the share of errors: rows found impossible lose their pull",
+               "Zhang and Sabuncu 2018, https://arxiv.org/abs/1805.07836", "gce"),
+        Remedy("gla", "generalised cross-entropy over adjusted logits", _CORTES, "gla"),
+        Remedy("gca", "generalised cross-entropy with a confidence margin per class, and weights", _CORTES, "gca"),
         Remedy("seesaw", "spares rare classes the pull of frequent targets",
                "Wang et al. 2021, https://arxiv.org/abs/2008.10032", "seesaw"),
+        Remedy("seql", "rare classes leave the softmax of other targets at random",
+               "Tan et al. 2020, https://arxiv.org/abs/2003.05176", "seql"),
         Remedy("cosine", "a cosine head alone, to tell its part in ldam", _LDAM, cosine=30.0),
         Remedy("ldam", "larger margins for rarer classes, on a cosine head", _LDAM, "ldam", _COSINE, cosine=30.0),
         Remedy("ldam-drw", "ldam with class weights at the end of training", _LDAM, "ldam", _COSINE,
                schedule="deferred-weights", cosine=30.0),
+        Remedy("gcl", "noise on the cosines of rare classes, then the head alone on draws by effective number",
+               "Li et al. 2022, https://arxiv.org/abs/2305.11733", "gcl", _CLOUDS, schedule="refined-head",
+               cosine=30.0),
+        Remedy("influence-balanced", "cross-entropy, then from half-way on rows that pull hard are held back",
+               "Park et al. 2021, https://arxiv.org/abs/2110.02444", "influence-balanced", {"denominator": "count"},
+               schedule="late-loss"),
         Remedy("deferred-weights", "class weights at the end of training only", _LDAM, schedule="deferred-weights"),
         Remedy("deferred-sampler", "a balanced sampler at the end of training only", _LDAM,
                schedule="deferred-sampler"),
@@ -110,11 +122,23 @@ REMEDIES: dict[str, Remedy] = {
                schedule="tau-norm"),
         Remedy("label-aware-smoothing", "features trained plainly, then the head on balanced draws with frequent "
                "classes smoothed more", "Zhong et al. 2021, https://arxiv.org/abs/2104.00466", schedule="label-aware"),
+        Remedy("los", "features trained plainly, then the head on targets hardly above uniform",
+               "Sun et al. 2025, https://arxiv.org/abs/2403.00250", "los", schedule="late-loss-of-head"),
     )
 }  # fmt: skip
 
+_SETS = "its targets are sets of labels, and a race has one class per row"
+NOT_RACED: dict[str, str] = {
+    "sigmoid-focal": _SETS,
+    "asymmetric": _SETS,
+    "distribution-balanced": _SETS,
+    "eqlv2": _SETS,
+}  # losses of evenhand.losses that no remedy uses, and why
+
 _WORDS = {"true": True, "false": False, "none": None}
 _NOT_HERE = {"ignore_index", "reduction", "class_dim", "classes", "generator", "active"}  # the loop's, not the user's
+
+_OF_COSINES = ("max_margin", "margin", "noise")
 
 
 def parse_remedy(text: str | Remedy) -> Remedy:
@@ -147,6 +171,8 @@ def parse_remedy(text: str | Remedy) -> Remedy:
     if name not in REMEDIES:
         close = get_close_matches(name, list(REMEDIES), 1)
         hint = f"did you mean {close[0]!r}?" if close else f"choose among {', '.join(REMEDIES)}"
+        if name in NOT_RACED:
+            hint = f"that loss cannot be raced: {NOT_RACED[name]}"
         raise InputError(f"expected the name of a remedy, got {name!r:.60}; {hint}")
     found = REMEDIES[name]
     if not given:
@@ -191,6 +217,7 @@ def _with_options(remedy: Remedy, given: Mapping[str, Any]) -> Remedy:
 
     of_schedule = options_of_schedule(SCHEDULES[remedy.schedule])
     of_loss = options_of(entry(remedy.loss).load()) - _NOT_HERE - of_schedule
+    of_loss |= {"scale"} if remedy.cosine else set()
     of_sampler = {"power", "beta"} - of_loss - of_schedule
     known = {*of_loss, *of_schedule, *of_sampler}
     unknown = next((key for key in given if key not in known), None)
@@ -202,6 +229,22 @@ def _with_options(remedy: Remedy, given: Mapping[str, Any]) -> Remedy:
     options, late, drawn = ({k: v for k, v in given.items() if k in own} for own in (of_loss, of_schedule, of_sampler))
     if drawn:  # power and beta exclude each other: what is given takes the place of what the remedy has
         drawn = {"power": None, "beta": None, **drawn}
+    if remedy.cosine:
+        remedy, options = _on_cosines(remedy, options)
     return remedy.but(
         options={**remedy.options, **options}, schedule_options={**remedy.schedule_options, **late}, **drawn
     )
+
+
+def _on_cosines(remedy: Remedy, options: Mapping[str, Any]) -> tuple[Remedy, dict[str, Any]]:
+    """Options as the loss's page has them: `scale` is that of the head, which multiplies what is said of cosines."""
+    scale = options.get("scale", remedy.cosine)
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < float("inf"):
+        raise InputError(f"expected scale of the cosines above 0, got {scale!r:.60}; 30 is usual")
+    kept = {key: value * scale / remedy.cosine for key, value in remedy.options.items() if key in _OF_COSINES}
+    given = {
+        key: value * scale if key in _OF_COSINES and isinstance(value, int | float) else value
+        for key, value in options.items()
+        if key != "scale"
+    }
+    return remedy.but(cosine=float(scale), options={**remedy.options, **kept}), given

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from evenhand.counts import ClassCounts
 from evenhand.declared import InputError
-from evenhand.losses import CosineLinear
+from evenhand.losses import CosineLinear, InfluenceBalancedLoss
 from evenhand.losses.registry import build
 from evenhand.training.draws import BALANCED, NATURAL, Draw, Power
 from evenhand.training.second_stage.heads import add_scale, fold_scale, linear_head, start_anew, tau_normalise
@@ -39,6 +39,11 @@ class Stage:
     trains: Literal["all", "head", "scale"] = "all"
     fresh_head: bool = False
     rate: float = 1.0
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether the loss is called with the size of the features that the head takes."""
+        return isinstance(self.criterion, InfluenceBalancedLoss) and self.criterion.active
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,39 @@ def _label_aware(
     return first, Stage(1 - start, smoothed, BALANCED, trains="head")
 
 
+def _late_loss(remedy: Remedy, counts: ClassCounts, *, start: float = 0.5) -> tuple[Stage, ...]:
+    """Authors of influence-balanced loss: from epoch 100 of 200 on, cross-entropy before."""
+    first = Stage(_share(start), build("cross-entropy", counts), remedy.draw)
+    return first, Stage(1 - start, _criterion(remedy, counts), remedy.draw)
+
+
+def _late_loss_of_head(
+    remedy: Remedy, counts: ClassCounts, *, start: float = 0.8, rate: float = 0.05
+) -> tuple[Stage, ...]:
+    """Authors of label over-smoothing: the trained head goes on, on the rows as they are, at a twentieth of the rate.
+
+    The small rate is part of it: a head that reaches the almost flat targets is a least-squares classifier, in which
+    frequent classes hide rare ones; on the way there it is not.
+    """
+    if not (isinstance(rate, int | float) and 0 < rate < float("inf")):
+        raise InputError(f"expected rate above 0, the factor of the learning rate for the head, got {rate!r:.60}")
+    first, late = _late_loss(remedy, counts, start=start)
+    return first, replace(late, trains="head", rate=float(rate))
+
+
+def _refined_head(
+    remedy: Remedy, counts: ClassCounts, *, start: float = 0.8, late_beta: float = 0.9999
+) -> tuple[Stage, ...]:
+    """Authors of GCL: the head goes on with the same loss, classes drawn by effective number.
+
+    Their beta rises with a class's rarity from 0.9999 to 0.99991, which changes rates by a tenth at most, mostly by
+    less than a hundredth.
+    """
+    criterion = _criterion(remedy, counts)
+    first = Stage(_share(start), criterion, remedy.draw)
+    return first, Stage(1 - start, criterion, Draw(beta=late_beta), trains="head")
+
+
 def _then_normalised(remedy: Remedy, counts: ClassCounts, *, tau: float = 0.7) -> tuple[Stage, ...]:
     tau_normalise(nn.Linear(1, 1), tau)  # refuses a tau before the training instead of after it
     return _one(remedy, counts)
@@ -163,6 +201,9 @@ SCHEDULES: dict[str, Schedule] = {
     "lws": Schedule(_scaled_head, _folded),
     "tau-norm": Schedule(_then_normalised, _normalised),
     "label-aware": Schedule(_label_aware),
+    "late-loss": Schedule(_late_loss),
+    "late-loss-of-head": Schedule(_late_loss_of_head),
+    "refined-head": Schedule(_refined_head),
 }
 
 
