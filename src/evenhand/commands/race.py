@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 GOALS = ("balanced-accuracy", "accuracy", "macro-f1", "g-mean", "worst-group", "counts")
 GRACE = 3.0  # seconds that the first of several processes has to tell what is wrong
-NEEDED = {"torch": "torch", "optuna": "optuna", "sklearn": "scikit-learn"}
+NEEDED = {"torch": "torch", "optuna": "optuna", "safetensors": "safetensors", "sklearn": "scikit-learn"}
 
 EPILOG = """
 \b

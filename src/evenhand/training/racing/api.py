@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from evenhand.declared import InputError
 from evenhand.output import PathLike
 from evenhand.training.fitting import Recipe
 from evenhand.training.models import built_in
-from evenhand.training.racing.board import Result
+from evenhand.training.racing.board import Key, Result
 from evenhand.training.racing.plan import Budget, make_plan
 from evenhand.training.racing.processes import Process, require_no_group
 from evenhand.training.racing.result import RaceResult
@@ -108,7 +108,7 @@ def race(
         entries, verdict = leaderboard(plan, contest.judge, results)
         metric = contest.judge.metric
         choosing = int(contest.judge.choosing.sum())
-        mine = [r.record.get("seconds", 0.0) for r in results.values() if r.record.get("worker") == board.worker]
+        mine = [r.record for r in results.values() if r.record.get("worker") == board.worker]
         states = [result.state for result in results.values()]
         return RaceResult(
             name=name,
@@ -122,12 +122,22 @@ def race(
             steps=contest.steps,
             entries=entries,
             verdict=verdict,
-            notes=notes,
+            notes=[*notes, *_remarks(results)],
             trainings={state: states.count(state) for state in ("finished", "stopped", "failed")}
             | {"reused": len(before & set(results))},
             wall=time.perf_counter() - start,
-            training=float(sum(mine)),
+            training=float(sum(r.get("seconds", 0.0) - r.get("earlier", 0.0) for r in mine)),
         )
+
+
+def _remarks(results: Mapping[Key, Result]) -> list[str]:
+    """What trainings note, each note once, with the training that it is about and the number of others."""
+    about: dict[str, list[Key]] = {}
+    for key, result in results.items():
+        for note in result.record.get("notes", ()):
+            about.setdefault(note, []).append(key)
+    more = {note: f" and {len(keys) - 1} more" if len(keys) > 1 else "" for note, keys in about.items()}
+    return [f"{note} ({keys[0][0]}, seed {keys[0][1]}{more[note]})" for note, keys in about.items()]
 
 
 def _refuse_total_failure(results: Sequence[Result]) -> None:

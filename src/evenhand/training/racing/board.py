@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evenhand.training.racing.keeping import Arrays, FolderShelf, Shelf, agreed_settings
 from evenhand.training.racing.locks import SignOfLife, is_alive, open_journal
+from evenhand.training.racing.unfinished import Place, file_name
 
 Key = tuple[str, int]
 MARGIN = 4.0  # standard errors below plain training at which a training is hopeless
@@ -82,6 +83,7 @@ class Board:
     def __init__(self, folder: Path | None, settings: dict[str, Any], reference: str) -> None:
         self.reference, self.settings = reference, settings
         self.worker = uuid.uuid4().hex
+        self._unfinished: Path | None = None
         self._workers: Path | None = None
         self._sign: SignOfLife | None = None
         self._shelf = Shelf()
@@ -89,7 +91,7 @@ class Board:
         storage: optuna.storages.BaseStorage = optuna.storages.InMemoryStorage()
         if folder is not None:
             self._shelf = FolderShelf(folder / "runs")
-            self._workers = folder / "workers"
+            self._unfinished, self._workers = folder / "unfinished", folder / "workers"
             self._workers.mkdir(exist_ok=True)
             self.settings = agreed_settings(folder, settings)
             storage = JournalStorage(open_journal(folder / "race.journal"))
@@ -134,10 +136,22 @@ class Board:
             trial.set_user_attr("void", True)
             self.study.tell(trial, state=TrialState.FAIL)
 
+    def place(self, ticket: Ticket, about: dict[str, Any]) -> Place:
+        """Where a training is kept while it is under way; `about` tells what it is, beside the settings."""
+        return Place(self._path(ticket.key), {"settings": self.settings, **about})
+
+    def _path(self, key: Key) -> Path | None:
+        return None if self._unfinished is None else self._unfinished / file_name(*key)
+
+    def repeat(self, ticket: Ticket, reports: Sequence[tuple[int, float, float]]) -> None:
+        """Tell again what the training had told before it was taken up; it was not stopped for it then."""
+        for step, value, error in reports:
+            ticket.trial.set_user_attr("error", error)
+            ticket.trial.report(value, step)
+
     def report(self, ticket: Ticket, step: int, value: float, error: float) -> bool:
         """Tell a value, larger is better, and its standard error; whether the training is hopeless."""
-        ticket.trial.set_user_attr("error", error)
-        ticket.trial.report(value, step)
+        self.repeat(ticket, [(step, value, error)])
         if self._sign is not None:
             self._sign.give()
         return ticket.key[0] != self.reference and ticket.trial.should_prune()
@@ -147,11 +161,18 @@ class Board:
         self._shelf.keep(ticket.trial.number, arrays)
         ticket.trial.set_user_attr("record", record | {"state": "finished"})
         self.study.tell(ticket.trial, value)
+        self.clear([ticket.key])
 
     def settle(self, ticket: Ticket, state: str, record: dict[str, Any]) -> None:
         """Keep that a training was ``stopped`` or ``failed``, and why."""
         ticket.trial.set_user_attr("record", record | {"state": state})
         self.study.tell(ticket.trial, state=TrialState.PRUNED if state == "stopped" else TrialState.FAIL)
+        self.clear([ticket.key])
+
+    def clear(self, keys: Iterable[Key]) -> None:
+        """Take away what was kept of trainings under way."""
+        for key in keys:
+            Place(self._path(key), None).clear()
 
     def results(self) -> dict[Key, Result]:
         """Every settled training."""

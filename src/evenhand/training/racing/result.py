@@ -12,7 +12,7 @@ import numpy as np
 from evenhand.report.formats import NONE, fixed, plain, shortened
 from evenhand.training.racing.comparing import Estimate
 from evenhand.training.racing.plan import Plan
-from evenhand.training.racing.running import SCHEMA
+from evenhand.training.racing.settings import SCHEMA
 from evenhand.training.racing.verdict import Entry, Verdict
 
 

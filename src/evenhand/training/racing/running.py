@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,12 +21,13 @@ from evenhand.training.racing.board import Board, Key, Ticket, open_board
 from evenhand.training.racing.judging import Judge, judge_model
 from evenhand.training.racing.keeping import held_settings
 from evenhand.training.racing.plan import Plan
+from evenhand.training.racing.settings import about_training, settings_of
+from evenhand.training.racing.unfinished import REFUSALS, Place, UnusableError
 from evenhand.training.remedies import PLAIN
-from evenhand.training.rows import PickedRows, Rows, TableRows, TensorRows
+from evenhand.training.rows import PickedRows, Rows
 from evenhand.training.stages import stages_of
 from evenhand.training.steps import count_rows, mixed_seed, planned_steps
 
-SCHEMA = "evenhand.race/1"
 PIECES = 20  # a training is left so often to tell its progress
 TRIAL_STEPS = 20  # steps that the speed is measured on
 SPENT = 0.85  # share of a budget in time that trainings are planned to take; judging takes the rest
@@ -109,57 +109,6 @@ def new_training(
     return Training(model, train, plan.remedy(remedy), counts=counts, steps=steps, recipe=plan.recipe, seed=seed)
 
 
-def settings_of(plan: Plan, steps: int, train: Rows, judge: Judge, model: nn.Module) -> dict[str, Any]:
-    """What every process of one race must agree on; more remedies and seeds may join later.
-
-    Remedies trained with another network or on other columns would be compared with a plain training that is none.
-    """
-    digest = hashlib.sha256()
-    for part in (train.target.numpy(), judge.target, judge.choosing):
-        digest.update(np.ascontiguousarray(part).tobytes())
-    recipe = plan.recipe
-    return {
-        "schema": SCHEMA,
-        "goal": plan.goal,
-        "budget": f"{plan.budget.amount:g} {plan.budget.unit}",
-        "steps": steps,
-        "labels": digest.hexdigest()[:24],
-        "inputs": _inputs_of(train),
-        "model": _shapes_of(model),
-        "batch_size": recipe.batch_size,
-        "learning_rate": recipe.learning_rate,
-        "weight_decay": recipe.weight_decay,
-        "clip": recipe.clip,
-        "optimiser": type(recipe.build(model.parameters())).__name__,
-    }
-
-
-def _inputs_of(rows: Rows) -> list[str]:
-    """What the tensors of the first rows look like, in a way that survives another machine's rounding.
-
-    Of a data set only types and shapes: it may change its rows at random.
-    """
-    fixed = isinstance(rows, (TensorRows, TableRows))
-    first = rows.batch(torch.arange(min(len(rows), 64) if fixed else 1))
-    return [
-        f"{tensor.dtype} {list(tensor.shape[1:])}" + (f" {float(tensor.double().abs().sum()):.4g}" if fixed else "")
-        for tensor in _tensors(first)
-    ]
-
-
-def _tensors(inputs: Any) -> Iterator[torch.Tensor]:
-    if isinstance(inputs, torch.Tensor):
-        yield inputs
-    elif isinstance(inputs, (dict, list, tuple)):
-        for inner in inputs.values() if isinstance(inputs, dict) else inputs:
-            yield from _tensors(inner)
-
-
-def _shapes_of(model: nn.Module) -> str:
-    shapes = [(type(module).__name__, [list(p.shape) for p in module.parameters(False)]) for module in model.modules()]
-    return f"{type(model).__name__} {hashlib.sha256(repr(shapes).encode()).hexdigest()[:16]}"
-
-
 @contextmanager
 def opened(
     plan: Plan,
@@ -201,6 +150,7 @@ def run(board: Board, contest: Contest) -> None:
         elif board.running(wanted):
             time.sleep(WAIT)
         else:
+            board.clear(contest.plan.runs)  # also of remedies left as hopeless, and of kills before the last word
             return
 
 
@@ -218,47 +168,112 @@ def train_one(board: Board, ticket: Ticket, contest: Contest) -> None:
     contest.watcher.training(remedy, seed)
     start = time.perf_counter()
     record: dict[str, Any] = {"remedy": remedy, "seed": seed, "steps": contest.steps, "worker": board.worker}
-    training: Training | None = None
+    going: Going | None = None
     try:
-        training = new_training(
-            contest.model_fn, contest.train, contest.counts, contest.plan, remedy, seed, steps=contest.steps
-        )
-        reached = _trained(board, ticket, training, contest)
+        going = taken_up(board, ticket, contest)
+        reached = _trained(board, ticket, going, contest)
         if reached is not None:
-            record |= {"why": reached} | _times(training, start)
+            record |= {"why": reached} | going.figures(start)
             board.settle(ticket, "stopped", record)
             return
-        judged = judge_model(checked_logits(training.model, contest.valid, contest.counts.classes), contest.judge)
-        record |= judged.figures | {"loss": training.loss} | _times(training, start)
+        judged = judge_model(checked_logits(going.training.model, contest.valid, contest.counts.classes), contest.judge)
+        record |= judged.figures | {"loss": going.training.loss} | going.figures(start)
         arrays = {"raw": judged.raw} | ({} if judged.corrected is None else {"corrected": judged.corrected})
         metric = contest.judge.metric
         value = metric.sign * contest.judge.value(metric, judged.raw.astype(np.int64), contest.judge.choosing)
         board.finish(ticket, value, record, arrays)
     except (RuntimeError, MemoryError, ArithmeticError, InputError) as error:
-        record |= {"why": told(error)} | ({} if training is None else _times(training, start))
+        record |= {"why": told(error)} | ({} if going is None else going.figures(start))
         board.settle(ticket, "failed", record)
-        del training
+        del going
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-def _trained(board: Board, ticket: Ticket, training: Training, contest: Contest) -> str | None:
+@dataclass(eq=False)
+class Going:
+    """A training under way.
+
+    Attributes:
+        training: at the step where it is. place: where it is kept. reports: what was told at every rung.
+        earlier: seconds of training of processes that died. notes: what went wrong with keeping it.
+    """
+
+    training: Training
+    place: Place
+    reports: list[tuple[int, float, float]]
+    earlier: float
+    notes: list[str]
+
+    def keep(self) -> None:
+        """Keep it as it is; where that cannot be, a note says so and the training goes on."""
+        try:
+            self.place.write(self.training.state_dict, self.reports)
+        except (UnusableError, OSError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            self._note(f"a training under way could not be kept, and after a kill would begin anew: {reason.lower()}")
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def figures(self, start: float) -> dict[str, Any]:
+        """Seconds of forward and backward passes and steps of the optimiser, those before a kill, and of everything."""
+        found = {"seconds": self.training.seconds, "earlier": self.earlier, "wall": time.perf_counter() - start}
+        return found | ({"notes": self.notes} if self.notes else {})
+
+
+def taken_up(board: Board, ticket: Ticket, contest: Contest) -> Going:
+    """A training where a process that died left it, or at its beginning; rungs that it has passed are told again."""
+    remedy, seed = ticket.key
+
+    def begun() -> Training:
+        return new_training(
+            contest.model_fn, contest.train, contest.counts, contest.plan, remedy, seed, steps=contest.steps
+        )
+
+    place = board.place(ticket, about_training(contest.plan.remedy(remedy), seed, contest.counts))
+    try:
+        kept = place.read()
+        refused = ""
+    except UnusableError as error:
+        kept, refused = None, str(error)
+    training = begun()
+    if kept is not None:
+        try:
+            training.load_state_dict(kept.state)
+        except REFUSALS as error:
+            kept, refused = None, told(error)
+            training = begun()
+    if kept is None:
+        anew = f"a training that was under way began anew, since what was kept of it is of no use: {refused}"
+        return Going(training, place, [], 0.0, [anew] if refused else [])
+    board.repeat(ticket, kept.reports)
+    contest.watcher.step(training.step)
+    return Going(training, place, kept.reports, training.seconds, [])
+
+
+def _trained(board: Board, ticket: Ticket, going: Going, contest: Contest) -> str | None:
     """Train to the end, with a look at the model at every rung; why it was stopped, or None."""
-    judge = contest.judge
+    judge, training = contest.judge, going.training
     rows = judge.rung_rows()
     looked = PickedRows(contest.valid, torch.from_numpy(rows))
-    rungs = {round(share * training.total) for share in contest.plan.rungs} if len(contest.plan.remedies) > 1 else set()
+    rungs = {round(share * training.total) for share in contest.plan.rungs} - {0, training.total}
     pieces = {round(part * training.total / PIECES) for part in range(1, PIECES + 1)}
     for stop in sorted(rungs | pieces | {training.total}):
+        if stop <= training.step:
+            continue
         training.advance(stop)
         contest.watcher.step(training.step)
-        if stop not in rungs or not 0 < stop < training.total:
-            continue
-        value, error = judge.potential(checked_logits(training.model, looked, contest.counts.classes), rows)
-        if board.report(ticket, stop, judge.metric.sign * value, error):
-            share = f"{stop / training.total:.0%} of the training"
-            return f"far below plain training after {share}: {judge.metric.words} {value:.3f} at its best tilt"
+        if stop in rungs and len(contest.plan.remedies) > 1:
+            value, error = judge.potential(checked_logits(training.model, looked, contest.counts.classes), rows)
+            going.reports.append((stop, judge.metric.sign * value, error))
+            if board.report(ticket, *going.reports[-1]):
+                share = f"{stop / training.total:.0%} of the training"
+                return f"far below plain training after {share}: {judge.metric.words} {value:.3f} at its best tilt"
+        if stop in rungs or (going.place.is_due() and not training.done):
+            going.keep()
     return None
 
 
@@ -284,8 +299,3 @@ def told(error: BaseException) -> str:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "out of memory" in reason.lower():
         return f"out of memory ({reason[:120]})" if lines else "out of memory"
     return reason[:200]
-
-
-def _times(training: Training, start: float) -> dict[str, float]:
-    """Seconds of forward and backward passes and steps of the optimiser, and of everything."""
-    return {"seconds": training.seconds, "wall": time.perf_counter() - start}
