@@ -450,6 +450,12 @@ def test_deferred_weights_switch_travel_and_resume():
     assert resumed.epoch is None
     with pytest.raises(InputError, match="'epoch'"):
         resumed.load_state_dict({})
+    for state in (None, {"epoch": "3"}, {"epoch": -1}):
+        with pytest.raises(InputError, match=r"expected (a state|epoch)"):
+            resumed.load_state_dict(state)
+    for epoch in ("3", 1.0, -1, True):
+        with pytest.raises(InputError, match="whole number of 0 or more"):
+            resumed.step(epoch)
     with pytest.raises(InputError, match="counts"):
         losses.DeferredReweighting(losses.CrossEntropyLoss(), 3)
     elsewhere = losses.LDAMLoss(COUNTS).to("meta")

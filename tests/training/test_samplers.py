@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from itertools import chain, islice
 from typing import Any
 
@@ -205,6 +206,8 @@ def test_weights_and_sampler_together_are_refused_with_numbers() -> None:
     ClassPowerSampler(LABELS, 0, class_weight=weights, allow_double_correction=True)
     ClassPowerSampler(LABELS, 0.5, class_weight="sqrt")
     ClassPowerSampler(LABELS, 1, class_weight="balanced")
+    with pytest.raises(InputError, match=r"2\.00 times"):
+        ClassPowerSampler(LABELS, 0, class_weight=dict(enumerate(weights)))
     with pytest.raises(InputError, match="allow_double_correction=True"):
         ProgressiveSampler(LABELS, 10, class_weight="balanced")
 
@@ -288,6 +291,10 @@ BAD: dict[str, tuple[Any, str]] = {
     "rates": (lambda: ClassRateSampler([0, 1], [1, 2, 3]), "2 of them"),
     "rate NaN": (lambda: ClassRateSampler([0, 1], [1, float("nan")]), "class 1 has nan"),
     "no rate": (lambda: ClassRateSampler([0, 1], [0, 0]), "nothing would be drawn"),
+    "weights by name": (
+        lambda: ClassPowerSampler([0, 1], class_weight={"a": 1.0, "b": 2.0}),
+        "class_weight by class index",
+    ),
     "beta": (lambda: EffectiveNumberSampler([0, 1], 1.0), "beta"),
     "epochs": (lambda: ProgressiveSampler([0, 1], 1), "epochs"),
     "end": (lambda: ProgressiveSampler([0, 1], 3, end=float("nan")), "power between"),
@@ -325,6 +332,30 @@ def test_more_categories_than_multinomial_takes() -> None:
     assert np.bincount(labels[sampler.indices()]).tolist() == [500, 500]
     with pytest.raises(RuntimeError, match="2\\^24"):
         torch.multinomial(torch.ones(len(labels)), 1)
+
+
+@pytest.mark.parametrize(("kind", "classes"), [(np.int64, 100), (np.int32, 100), (np.uint8, 100), (np.int32, 70_000)])
+def test_memory_is_a_few_bytes_per_row(kind: type, classes: int) -> None:
+    labels = (np.arange(2_000_000) % classes).astype(kind)
+    tracemalloc.start()
+    try:
+        sampler = ClassPowerSampler(labels)
+        held, built = tracemalloc.get_traced_memory()
+        next(iter(sampler))
+        drawing = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    by_class, chunk = 40 * classes, 48 * 2**16  # vectors by class; the rows that are worked out at a time
+    assert held < 4.1 * len(labels) + by_class
+    assert built < (12.1 if classes < 2**16 else 24.1) * len(labels) + 4 * by_class
+    assert drawing < (6.1 if classes < 2**16 else 8.1) * len(labels) + 3 * by_class + chunk
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.int32, np.uint32, np.int64])
+def test_more_classes_than_sixteen_bits_are_grouped(kind: type) -> None:
+    labels = np.random.default_rng(0).permutation(np.arange(140_000) % 70_000).astype(kind)
+    drawn = ClassPowerSampler(labels, num_samples=70_000).indices()
+    assert np.array_equal(np.sort(labels[drawn]), np.arange(70_000))
 
 
 def test_names_are_exported() -> None:

@@ -443,6 +443,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "tau, text": (lambda: tau_normalise(nn.Linear(2, 2), "1"), "finite number"),
     "scale": (lambda: LearnableScaling(scale_of_its_own()), "attribute `scale`"),
     "epoch": (lambda: ClassifierRetraining(network(), "4").step(-1), "epoch"),
+    "state's epoch": (
+        lambda: ClassifierRetraining(network(), "4").load_state_dict({"epoch": "3", "begun": False}),
+        "epoch to be a whole number",
+    ),
     "state": (lambda: ClassifierRetraining(network(), "4").load_state_dict({"epoch": 3}), "begun, epoch"),
 }
 

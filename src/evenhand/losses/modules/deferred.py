@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from evenhand.declared import InputError
 from evenhand.losses.modules.arguments import checked_weight
 from evenhand.losses.modules.base import SoftmaxLoss
@@ -62,8 +64,12 @@ class DeferredReweighting:
         return self.epoch is not None and self.epoch >= self.start
 
     def step(self, epoch: int) -> None:
-        """Tell the epoch that begins."""
-        self.epoch = epoch
+        """Tell the epoch that begins.
+
+        Raises:
+            InputError: not a whole number of 0 or more.
+        """
+        self.epoch = _checked_epoch(epoch)
         self._switch()
 
     def state_dict(self) -> dict[str, int | None]:
@@ -76,11 +82,18 @@ class DeferredReweighting:
         Raises:
             InputError: not a state of :meth:`state_dict`.
         """
-        if set(state) != {"epoch"}:
-            raise InputError(f"expected a state with the key 'epoch', got {sorted(state)}; save state_dict() of this")
-        self.epoch = state["epoch"]
+        if not isinstance(state, dict) or set(state) != {"epoch"}:
+            got = sorted(state) if isinstance(state, dict) else type(state).__name__
+            raise InputError(f"expected a state with the key 'epoch', got {got}; save state_dict() of this")
+        self.epoch = None if state["epoch"] is None else _checked_epoch(state["epoch"])
         self._switch()
 
     def _switch(self) -> None:
         late, early = self.loss.get_buffer("deferred_weight"), self.loss._buffers["early_weight"]
         self.loss.weight = late if self.active else early
+
+
+def _checked_epoch(epoch: Any) -> int:
+    if isinstance(epoch, bool) or not isinstance(epoch, int | np.integer) or epoch < 0:
+        raise InputError(f"expected epoch to be a whole number of 0 or more, got {epoch!r}; count epochs from 0")
+    return int(epoch)

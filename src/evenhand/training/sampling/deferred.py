@@ -11,7 +11,8 @@ class DeferredResampling(ClassRateSampler):
     """Draw the rows as they are, and from epoch `at` on as `sampler` does; itself the sampler for the loader.
 
     Args:
-        sampler: what draws from `at` on; rows, seed, draws per epoch and ranks are its own.
+        sampler: what draws from `at` on; rows, seed, draws per epoch and ranks are its own. Rates that move
+            are those of the epoch of the training, not of the epochs since `at`.
         at: first epoch of its rates.
         power: of the epochs before: 1 natural, 0.5 square root, 0 balanced.
 

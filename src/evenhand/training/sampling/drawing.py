@@ -69,7 +69,7 @@ class ClassRows:
                 "absent='skip' if the training set may lack it"
             )
         first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
-        return cls(counts, first, _grouped(array.astype(np.int64, copy=False), counts.size))
+        return cls(counts, first, _grouped(array, counts.size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,9 +230,10 @@ def _uniform(*numbers: Any) -> Floats:
     return np.asarray(((high << np.uint64(21)) ^ (low >> np.uint64(11))) / 2.0**53)
 
 
-def _grouped(labels: Ints, classes: int) -> NDArray[Any]:
+def _grouped(labels: NDArray[Any], classes: int) -> NDArray[Any]:
     """Row numbers by class, in the order of the data within a class: a sort by 16-bit digits, O(N) each."""
-    order = np.argsort(labels.astype(np.uint16), kind="stable")  # NumPy's stable sort of 16 bits is a radix sort
+    digits = labels if labels.dtype.kind in "iu" else labels.astype(np.int64)
+    order = np.argsort(digits.astype(np.uint16), kind="stable")  # NumPy's stable sort of 16 bits is a radix sort
     if classes > 2**16:
-        order = order[np.argsort((labels[order] >> 16).astype(np.uint16), kind="stable")]
+        order = order[np.argsort((digits >> 16).astype(np.uint16)[order], kind="stable")]
     return order.astype(np.uint32 if labels.size < 2**32 else np.int64)

@@ -12,6 +12,7 @@ import numpy as np
 import torch.distributed as dist
 from torch.utils.data import Sampler
 
+from evenhand.counts import in_class_order, is_keyed
 from evenhand.declared import Floats, InputError, Ints
 from evenhand.forecasting import forecast
 from evenhand.losses.modules.arguments import class_vector
@@ -46,7 +47,8 @@ class ClassRateSampler(Sampler[int]):
             the one sequence. Where a framework shards the loader itself (Accelerate and Hugging Face Trainer do), give
             ``num_replicas=1, rank=0``.
         replacement: draw every row independently instead, like :class:`torch.utils.data.WeightedRandomSampler`.
-        class_weight: the loss weights that will be used beside, (K,) or a rule's name: only checked, see Raises.
+        class_weight: the loss weights that will be used beside, (K,), a dictionary by class index, or a rule's name:
+            only checked, see Raises.
         allow_double_correction: do not refuse them.
         classes: K, if the last classes may have no rows; the largest label + 1 by default.
         absent: ``error`` refuses classes without rows, ``skip`` never draws them.
@@ -105,8 +107,9 @@ class ClassRateSampler(Sampler[int]):
         self._cursor: tuple[int, Ints] = (0, np.zeros_like(self.counts))
         self._current: Epoch | None = None
         if class_weight is not None and not allow_double_correction:
+            weights = _in_class_order(class_weight)
             for possible in self.rates_to_come():
-                refuse_double_correction(self.counts, possible, class_weight)
+                refuse_double_correction(self.counts, possible, weights)
 
     @property
     def sampler_rate(self) -> Floats:
@@ -277,6 +280,19 @@ def _checked_rate(rate: Any, counts: Ints) -> Floats:
         raise InputError("expected a positive rate for a class that has rows, got none; nothing would be drawn")
     values = values / values.max()  # first, so that the sum stays finite
     return np.asarray(values / values.sum())
+
+
+def _in_class_order(class_weight: Any) -> Any:
+    """Weights of a dictionary in the order of its class indices; others as they are."""
+    if not is_keyed(class_weight):
+        return class_weight
+    names, weights = in_class_order(class_weight, "class_weight")
+    if names is not None:
+        raise InputError(
+            f"expected class_weight by class index, as the labels are, got the names {', '.join(names[:3])}; give an "
+            "array in the order of the classes"
+        )
+    return weights
 
 
 def _place(num_replicas: int | None, rank: int | None) -> tuple[int, int]:

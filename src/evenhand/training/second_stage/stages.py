@@ -119,9 +119,10 @@ class HeadStage:
         wanted = {"epoch", "begun"} | (set() if self.sampler is None else {"sampler"})
         if not isinstance(state, dict) or set(state) != wanted:
             raise InputError(f"expected a state with {', '.join(sorted(wanted))}; save state_dict() of this schedule")
+        epoch = None if state["epoch"] is None else whole("epoch", state["epoch"], 0)
         if self.sampler is not None:
             self.sampler.load_state_dict(state["sampler"])
-        self.epoch = state["epoch"]
+        self.epoch = epoch
         if state["begun"] and not self.begun:
             self._freeze()
 
