@@ -20,6 +20,7 @@ pytest.importorskip("torch")
 pytest.importorskip("optuna")
 
 from evenhand.cli import run
+from evenhand.commands.race import watched
 from evenhand.declared import InputError
 from evenhand.training.racing import running
 from evenhand.training.racing.board import Board
@@ -150,6 +151,13 @@ def test_the_first_process_does_what_a_dead_one_left(tmp_path: Path) -> None:
     assert (both[0].returncode, both[1].returncode) == (0, -signal.SIGKILL)
     assert len(workers_of(folder)) == 6
     assert len(set(workers_of(folder))) == 1
+
+
+def test_only_the_first_process_draws_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for leads in (True, False):
+        with watched(leads) as watcher:
+            assert (watcher is not None) == leads
 
 
 def test_a_budget_in_time_is_shared_by_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:

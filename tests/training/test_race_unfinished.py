@@ -255,19 +255,27 @@ def test_a_training_of_another_kind_is_not_taken_up(what: str, parts: tuple[Part
 
 
 class Odd(torch.optim.SGD):
-    """Keeps what is neither a tensor nor JSON."""
+    """Keeps what is no plain tensor and no JSON."""
+
+    def __init__(self, parameters: Any, odd: Any) -> None:
+        super().__init__(parameters, lr=0.1)
+        self.odd = odd
 
     def state_dict(self) -> Any:
-        return super().state_dict() | {"odd": {1, 2}}
+        return super().state_dict() | {"odd": self.odd}
 
 
-def test_a_training_that_cannot_be_kept_is_noted_once_and_goes_on(parts: tuple[Part, Part], tmp_path: Path) -> None:
-    recipe = Recipe(optimiser=lambda parameters: Odd(parameters, lr=0.1))
+@pytest.mark.parametrize(
+    ("odd", "why"), [({1, 2}, "its state holds a set"), (torch.empty(2, device="meta"), "cannot copy out of meta")]
+)
+def test_a_training_that_cannot_be_kept_is_noted_once_and_goes_on(
+    odd: Any, why: str, parts: tuple[Part, Part], tmp_path: Path
+) -> None:
+    recipe = Recipe(optimiser=lambda parameters: Odd(parameters, odd))
     result, _ = raced(parts, tmp_path, recipe=recipe)
-    assert result.notes == [
-        "a training under way could not be kept, and after a kill would begin anew: its state holds a set "
-        "(plain, seed 0 and 2 more)"
-    ]
+    (note,) = result.notes
+    assert note.startswith(f"a training under way could not be kept, and after a kill would begin anew: {why}")
+    assert note.endswith("(plain, seed 0 and 2 more)")
     assert result.trainings["finished"] == 3
     assert kept_files(tmp_path) == []
 

@@ -20,6 +20,7 @@ from evenhand.output import save_atomically
 SCHEMA = "evenhand.unfinished/1"
 EVERY = 300.0  # seconds of a training after which it is kept again, at the next occasion
 REFUSALS = (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, RecursionError)
+CANNOT = (SafetensorError, ValueError, RuntimeError, KeyError, TypeError, MemoryError)
 
 
 class UnusableError(ValueError):
@@ -77,20 +78,23 @@ class Place:
         """Keep the training in place of what was kept before.
 
         Raises:
-            UnusableError: the state holds what is neither a tensor nor JSON. OSError: the file cannot be written.
+            UnusableError: the state holds what is neither a plain tensor nor JSON. OSError: the file cannot be written.
         """
         if self._path is None:
             return
         self._path.parent.mkdir(exist_ok=True)
-        tensors: dict[str, Tensor] = {}
-        plain = json.dumps({"about": self._about, "reports": reports, "state": _flat(state(), tensors)})
-        own = _on_their_own(tensors)
-        facts = {"schema": SCHEMA, "plain": plain, "sha256": _digest(plain, own)}
         try:
+            own, facts = self._written(state(), reports)
             save_atomically(self._path, lambda temporary: save_file(own, temporary, facts))
-        except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
-            raise UnusableError(str(error)[:120]) from error
+        except CANNOT as error:
+            raise UnusableError(str(error)[:120] or type(error).__name__) from error
         self._last = time.monotonic()
+
+    def _written(self, state: Any, reports: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+        tensors: dict[str, Tensor] = {}
+        plain = json.dumps({"about": self._about, "reports": reports, "state": _flat(state, tensors)})
+        own = _on_their_own(tensors)
+        return own, {"schema": SCHEMA, "plain": plain, "sha256": _digest(plain, own)}
 
     def clear(self) -> None:
         """Nothing is under way any more; also takes away what a kill in the middle of writing has left."""
