@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from evenhand.goals import METRICS
 from evenhand.training.racing.comparing import Bootstrap, Drawn, estimate, holm
@@ -90,3 +91,56 @@ def test_intervals_of_shares_end_where_shares_do() -> None:
     assert estimate(scattered).interval == (0.0, 1.0)
     wrong = Drawn.of(bootstrap, dict.fromkeys(range(2), (y + 1) % 3))
     assert estimate(scattered, wrong).interval == (-1.0, 1.0)
+
+
+def null_comparison(
+    rng: np.random.Generator, y: np.ndarray, classes: int, group: np.ndarray | None = None
+) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+    """Two remedies with the same chance to be right in every class, three seeds; rows are hard for both or one."""
+    chance = np.clip(rng.normal(0.5, 0.2, classes), 0.03, 0.97)[y]
+    unit = np.arange(len(y)) if group is None else group
+    common, own = rng.normal(size=len(y))[unit], rng.normal(size=(2, len(y)))[:, unit]
+
+    def once(side: int) -> np.ndarray:
+        z = 0.5**0.5 * common + 0.3**0.5 * own[side] + 0.2**0.5 * rng.normal(size=len(y))
+        return np.where(z < scipy.stats.norm.ppf(chance), y, (y + rng.integers(1, classes, len(y))) % classes)
+
+    return {s: once(0) for s in range(3)}, {s: once(1) for s in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("classes", "few", "rows", "copies", "metric"),
+    [
+        (20, 6, 100, 1, "balanced_accuracy"),
+        (60, 42, 10, 2, "balanced_accuracy"),
+        (60, 60, 10, 1, "macro_f1"),
+        (30, 0, 10, 1, "balanced_accuracy"),
+    ],
+)
+def test_errors_are_as_large_as_the_scatter_however_few_rows_a_class_has(
+    classes: int, few: int, rows: int, copies: int, metric: str
+) -> None:
+    """300 comparisons without a difference; without the donors the first two would be sure of one in 10 % of them."""
+    rng = np.random.default_rng(classes)
+    values, errors, excluded = [], [], 0
+    for _ in range(300):
+        n = np.where(np.arange(classes) < few, rng.integers(1, 3, classes), rows)
+        y = np.repeat(np.arange(classes), n * copies)
+        group = np.arange(len(y)) // copies
+        bootstrap = Bootstrap(y, METRICS[metric], classes, group=group, draws=100, seed=int(rng.integers(1 << 30)))
+        found = estimate(*(Drawn.of(bootstrap, d) for d in null_comparison(rng, y, classes, group)))
+        values.append(found.value)
+        errors.append(found.error)
+        excluded += found.interval[0] > 0 or found.interval[1] < 0
+    assert excluded <= 0.085 * 300  # 5 %, and three standard errors of a count of 300
+    assert 0.88 < np.mean(errors) / np.std(values) < 1.25
+
+
+def test_a_class_of_one_row_is_not_taken_for_certain() -> None:
+    y = np.array([0] * 50 + [1, 2, 3, 4, 5, 6])
+    right = y.copy()
+    wrong = np.where(np.isin(y, [1, 2, 3]), 0, y)
+    half = Drawn.of(Bootstrap(y, BALANCED, 7), {0: wrong, 1: wrong})
+    # Three of six such classes are right: the scatter of six coins among seven classes.
+    assert estimate(half).error == pytest.approx((6 * 0.25) ** 0.5 / 7, rel=0.15)
+    assert estimate(Drawn.of(Bootstrap(y, BALANCED, 7), {0: right, 1: right})).error == 0
