@@ -216,19 +216,29 @@ def test_hopeless_trainings_are_stopped_and_plain_never_is(parts: tuple[Part, Pa
 
     result = race(model_fn, *parts, remedies="weighted", seeds=3, budget="80steps")
     stopped = next(entry for entry in result.entries if entry.remedy == "weighted")
-    assert "far below plain training after 25% of the training" in stopped.why
+    assert "far below plain training after 50% of the training" in stopped.why
     assert result.trainings == {"finished": 3, "stopped": 2, "failed": 0, "reused": 0}
     assert len(built) == 5  # after two seeds the third is spared
 
 
 def test_the_pruner_keeps_what_is_near(parts: tuple[Part, Part]) -> None:
-    board = Board(None, {}, "plain")
-    wanted = [("plain", 0), ("near", 0), ("far", 0)]
-    stopped = {}
-    for value in (0.50, 0.45, 0.20):
-        ticket = board.claim(wanted)
-        stopped[ticket.key[0]] = board.report(ticket, 10, value, 0.02)
-    assert stopped == {"plain": False, "near": False, "far": True}
+    board = Board(None, {"steps": 40}, "plain")
+    rungs = {
+        "plain": (0.40, 0.50, 0.55),
+        "near": (0.35, 0.45, 0.50),
+        "far": (0.10, 0.12, 0.12),
+        "slow to begin": (0.10, 0.32, 0.50),  # 18 points behind half-way, but 30 before: level at the end
+        "falling back": (0.36, 0.30, 0.30),
+        "slowing down": (0.05, 0.30, 0.35),
+    }
+    stopped: dict[str, int | None] = dict.fromkeys(rungs)
+    for name, values in rungs.items():
+        ticket = board.claim([(name, 0)])
+        for step, value in zip((10, 20, 30), values, strict=True):
+            if board.report(ticket, step, value, 0.02):
+                stopped[name] = step
+                break
+    assert stopped == dict.fromkeys(rungs) | {"far": 20, "falling back": 20, "slowing down": 30}
     assert isinstance(board.study.pruner, HopelessPruner)
 
 

@@ -139,8 +139,10 @@ def test_rungs_that_were_passed_are_told_again(parts: tuple[Part, Part], tmp_pat
     assert living[0].user_attrs["reference"]
     board.close()
     board = Board(tmp_path / "other", {}, "plain")
-    board.repeat(board.claim([("plain", 0)]), [(10, 0.5, 0.01)])
-    assert board.report(board.claim([("plain", 0), ("far", 0)]), 10, 0.2, 0.01)
+    board.repeat(board.claim([("plain", 0)]), [(10, 0.5, 0.01), (20, 0.5, 0.01)])
+    far = board.claim([("plain", 0), ("far", 0)])
+    board.repeat(far, [(10, 0.2, 0.01)])
+    assert board.report(far, 20, 0.2, 0.01)
     board.close()
 
 

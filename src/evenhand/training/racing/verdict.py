@@ -18,6 +18,7 @@ from evenhand.training.racing.plan import Plan
 from evenhand.training.remedies import PLAIN, Remedy
 
 LEVEL = 0.05
+UNKNOWN = Estimate(np.nan, np.nan, (np.nan, np.nan), np.nan, 0)
 AVERAGED = (
     "accuracy", "balanced_accuracy", "macro_f1", "count_distance", "head", "medium", "tail", "nll", "ece",
     "never_predicted",
@@ -249,9 +250,9 @@ def _told(taken: Entry, plain: Entry, best: Entry, gap: Estimate | None, plan: P
             f"for more is better by more than its standard error.{tie}"
         )
         return Verdict(taken, "keep", sentence, best.name, gap)
-    assert taken.difference is not None
-    low, high = taken.difference.interval
-    moved = _ends(taken.difference, metric)
+    difference = taken.difference or UNKNOWN
+    low, high = difference.interval
+    moved = _ends(difference, metric)
     levels = f"{metric.words} {_level(plain)} -> {_level(taken)}"
     if metric.sign * (low if metric.sign > 0 else high) > 0:
         if not _speaks(taken):
@@ -294,8 +295,7 @@ def _beside_correction(verdict: Verdict, metric: Metric, judged: _Half) -> Verdi
 
 
 def _level(entry: Entry) -> str:
-    assert entry.value is not None
-    return f"{entry.value.value:.3f}"
+    return f"{(entry.value or UNKNOWN).value:.3f}"
 
 
 def _ends(found: Estimate, metric: Metric) -> str:
