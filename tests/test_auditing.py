@@ -247,3 +247,16 @@ def test_the_rates_of_a_sampler_go_by_either_name():
     assert one.declared.sampler_rate.tolist() == other.declared.sampler_rate.tolist() == [1.0] * 5
     with pytest.raises(ValueError, match="two names for one thing"):
         audit(**arrays, sampler="balanced", sampler_rate=np.ones(5))
+
+
+@pytest.mark.parametrize(("classes", "rows", "power"), [(2000, 900, 1.0), (5000, 800, 1.0), (1000, 1500, 0.5)])
+def test_tau_keeps_its_scale_with_fewer_rows_than_classes_where_only_weights_are_known(classes, rows, power):
+    """Half a row more for every class would level the stand-in counts: tau was 1.4 to 10 instead of 1, a fault."""
+    z, y, pi = made(rows, classes, classes, tau=power)
+    weight = pi**-power
+    found = audit(logits=z, target=y, class_weight=weight / weight.mean())
+    assert found.tilt["declared"]["expected_tau"] == pytest.approx(power, abs=0.05)
+    low, high = found.tilt["tau_interval"]
+    assert low - 0.05 < power < high + 0.05
+    assert high - low < 0.4
+    assert found.findings[0].cause != "double-correction"

@@ -125,6 +125,9 @@ class CountEvidence:
     @cached_property
     def log_prior(self) -> Floats:
         """(K,) log pi, finite."""
+        if self.counts_by_weight is not None:
+            # Smooth already: with fewer rows than classes, half a row more for each would level them and stretch tau.
+            return np.asarray(np.log(self.counts_by_weight / self.counts_by_weight.sum()))
         return smoothed_log_prior(self.prior_counts)
 
     @cached_property
