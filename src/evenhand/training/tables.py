@@ -20,6 +20,7 @@ READERS: dict[str, Any] = {
     ".arrow": pl.read_ipc,
     ".feather": pl.read_ipc,
 }
+OWN_STREAM = 0x5EED
 SPLIT_NAMES = {"train": ("train", "training"), "valid": ("valid", "val", "validation", "dev", "test")}
 
 
@@ -258,7 +259,8 @@ def held_out(target: Any, group: Any, *, share: float, seed: int, keep_all: bool
         >>> np.bincount(np.repeat([0, 1, 2], [60, 6, 1])[chosen], minlength=3).tolist()
         [20, 2, 0]
     """
-    rng = np.random.default_rng(seed)
+    # Rows are often drawn, or parted before, with `default_rng(0)`: its numbers again would tie these halves to those.
+    rng = np.random.default_rng([OWN_STREAM, seed])
     _, group = np.unique(group, return_inverse=True)
     groups, classes = int(group.max()) + 1, int(target.max()) + 1
     # Every group counts for its most frequent class: a pair (group, class) per row, the fullest pair of each group.

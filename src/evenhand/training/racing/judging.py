@@ -74,7 +74,8 @@ class Judge:
             raise InputError(
                 f"expected a group for each of the {len(y):,} valid rows, got {len(groups):,}; give one per row"
             )
-        choosing = ~held_out(y, groups, share=0.5, seed=seed, keep_all=False)
+        # Not the seed that may have held these rows out of the training rows a moment ago.
+        choosing = ~held_out(y, groups, share=0.5, seed=seed + 1, keep_all=False)
         return cls(y, choosing, None if group is None else groups, counts, goal)
 
     @property
