@@ -502,3 +502,45 @@ def test_keeping_plain_tells_how_much_could_be_missed() -> None:
     assert (verdict.kind, verdict.best) == ("keep", "weighted")
     low, high = next(entry.difference.interval for entry in entries if entry.remedy == "weighted")
     assert f"on the judging rows it is {100 * low:+.1f} to {100 * high:+.1f} points" in verdict.sentence
+
+
+def nested(rng: np.random.Generator, y: np.ndarray, levels: dict[str, float]) -> dict[str, dict[int, np.ndarray]]:
+    """Decisions that are right with these chances; a better remedy is right wherever a worse one is."""
+    hard = [rng.random(len(y)) for _ in range(3)]
+    return {name: {s: np.where(hard[s] < level, y, (y + 1) % 3) for s in range(3)} for name, level in levels.items()}
+
+
+def test_the_best_is_taken_and_the_simpler_one_near_it_is_named() -> None:
+    y = np.arange(600) % 3
+    rng = np.random.default_rng(1)
+    made = nested(rng, y, {"plain": 0.5, "weighted": 0.8}) | nested(rng, y, {"ldam-drw": 0.81})
+    _, verdict = told_by(made, y)
+    assert verdict.entry is not None
+    assert (verdict.kind, verdict.entry.name, verdict.best, verdict.simpler) == (
+        "take",
+        "ldam-drw",
+        "ldam-drw",
+        "weighted",
+    )
+    assert "weighted asks for less and is not distinguishable from it on the choosing rows" in verdict.sentence
+    made = nested(np.random.default_rng(1), y, {"plain": 0.5, "weighted": 0.6, "ldam-drw": 0.8})
+    _, verdict = told_by(made, y)
+    assert (verdict.best, verdict.simpler) == ("ldam-drw", "")
+    assert "asks for less" not in verdict.sentence
+
+
+def test_of_equals_the_simplest_is_taken() -> None:
+    y = np.arange(600) % 3
+    made = nested(np.random.default_rng(1), y, {"plain": 0.5, "ldam-drw": 0.8, "deferred-weights": 0.8, "sampler": 0.8})
+    _, verdict = told_by(made, y)
+    assert (verdict.best, verdict.simpler) == ("sampler", "")
+
+
+def test_plain_training_is_kept_unless_the_best_is_a_standard_error_ahead() -> None:
+    y = np.arange(600) % 3
+    made = nested(np.random.default_rng(1), y, {"plain": 0.7, "weighted": 0.702, "ldam-drw": 0.703})
+    _, verdict = told_by(made, y)
+    assert verdict.entry is not None
+    assert (verdict.kind, verdict.entry.name, verdict.best) == ("keep", "plain", "ldam-drw")
+    assert verdict.gap is not None
+    assert 0 < verdict.gap.value <= verdict.gap.error

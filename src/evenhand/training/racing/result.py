@@ -11,9 +11,9 @@ import numpy as np
 
 from evenhand.report.formats import NONE, fixed, plain, shortened
 from evenhand.training.racing.comparing import Estimate
+from evenhand.training.racing.entries import Entry, Verdict
 from evenhand.training.racing.plan import Plan
 from evenhand.training.racing.settings import SCHEMA
-from evenhand.training.racing.verdict import Entry, Verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +76,7 @@ class RaceResult:
                 "sentence": self.verdict.sentence,
                 "best_where_chosen": self.verdict.best or None,
                 "gap_to_best": None if gap is None else _estimate(gap),
+                "simpler": self.verdict.simpler or None,
                 "beyond_plain_with_correction": None if beyond is None else _estimate(beyond),
             },
             "leaderboard": [_entry(one) for one in self.entries],

@@ -3,91 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from evenhand.correction.effects import ENOUGH_CHANGES
 from evenhand.declared import Ints
-from evenhand.goals import Metric
 from evenhand.training.racing.board import Key, Result
-from evenhand.training.racing.comparing import Bootstrap, Decisions, Drawn, Estimate, estimate, holm
+from evenhand.training.racing.comparing import Bootstrap, Drawn, estimate, holm
+from evenhand.training.racing.entries import Entry, Verdict, simplicity
 from evenhand.training.racing.judging import Judge
 from evenhand.training.racing.plan import Plan
+from evenhand.training.racing.saying import Choice, beside_correction, speaks, told_choice
 from evenhand.training.remedies import PLAIN, Remedy
 
 LEVEL = 0.05
-UNKNOWN = Estimate(np.nan, np.nan, (np.nan, np.nan), np.nan, 0)
 AVERAGED = (
     "accuracy", "balanced_accuracy", "macro_f1", "count_distance", "head", "medium", "tail", "nll", "ece",
     "never_predicted",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """One candidate of the leaderboard: a remedy, with or without its correction.
-
-    Attributes:
-        remedy: its name. corrected: whether its post-hoc correction is applied. state: ``finished``, ``stopped`` or
-            ``failed``. why: in words, where it is not finished. seeds: seeds that finished.
-        metrics: means over seeds on the judging half. value: the goal's metric there. difference: to plain training,
-            uncorrected, on the same seeds and rows; larger is better or worse as the metric has it.
-        speaking: judging rows on which it and plain training differ. p: of the difference, adjusted by Holm for all
-            candidates; NaN where it cannot be told, also with some seeds stopped, since those left are the luckier
-            ones. better: whether it is better than plain training at 5 %, on rows enough to speak.
-        choosing: the goal's metric on the choosing half.
-        tau, tau_interval: mean over seeds. seconds: mean training time.
-    """
-
-    remedy: str
-    corrected: bool
-    state: str
-    why: str = ""
-    seeds: int = 0
-    metrics: Mapping[str, float | None] | None = None
-    value: Estimate | None = None
-    difference: Estimate | None = None
-    speaking: int = 0
-    p: float = np.nan
-    better: bool = False
-    choosing: float = np.nan
-    tau: float | None = None
-    tau_interval: tuple[float, float] | None = None
-    beta: float | None = None
-    seconds: float = np.nan
-
-    @property
-    def name(self) -> str:
-        """As the leaderboard has it."""
-        return f"{self.remedy} + correction" if self.corrected else self.remedy
-
-
-@dataclass(frozen=True, eq=False)
-class Verdict:
-    """What to do.
-
-    Attributes:
-        entry: the recommended candidate, None where nothing can be said. kind: ``take``, ``keep``, ``tie`` or
-            ``unknown``. sentence: in words. best: the candidate with the best value on the choosing half.
-        gap: of `best` to the recommended one, on the choosing half; None where they are the same.
-        beyond: of the recommended one to plain training with its correction, on the judging half; None where it is one
-            of the plain ones or that is missing.
-    """
-
-    entry: Entry | None
-    kind: str
-    sentence: str
-    best: str = ""
-    gap: Estimate | None = None
-    beyond: Estimate | None = None
-
-
-def simplicity(entry: Entry, remedy: Remedy) -> int:
-    """How much a candidate adds to plain training: a correction 1, another loss or sampler 2, a schedule or head 3."""
-    steps = 0 if remedy.name == PLAIN else 3 if remedy.schedule != "one-stage" or remedy.cosine else 2
-    return steps + entry.corrected
 
 
 def leaderboard(plan: Plan, judge: Judge, results: Mapping[Key, Result]) -> tuple[list[Entry], Verdict]:
@@ -103,12 +37,12 @@ def leaderboard(plan: Plan, judge: Judge, results: Mapping[Key, Result]) -> tupl
     adjusted = holm([e.difference.p if e.difference and e.seeds == plan.seeds else np.nan for e in compared])
     sign = judge.metric.sign
     final = [
-        replace(entry, p=p, better=p < LEVEL and _speaks(entry) and _gain(entry, sign) > 0)
+        replace(entry, p=p, better=p < LEVEL and speaks(entry) and _gain(entry, sign) > 0)
         for entry, p in zip(compared, adjusted, strict=True)
     ]
     final.sort(key=lambda entry: (entry.value is None, -sign * entry.value.value if entry.value else 0.0))
     verdict = decide(final, plan, judge, chosen)
-    return final, _beside_correction(verdict, judge.metric, judged)
+    return final, beside_correction(verdict, judge.metric, judged.drawn)
 
 
 class _Half:
@@ -188,22 +122,19 @@ def _measured(entry: Entry, judged: _Half, chosen: _Half, plain: Drawn | None) -
     return replace(entry, difference=difference, speaking=judged.speaking(key, (PLAIN, False)))
 
 
-def _speaks(entry: Entry) -> bool:
-    """Whether rows enough differ: one row of a class with no other has no variance that rows could tell."""
-    return entry.speaking >= ENOUGH_CHANGES
-
-
 def _gain(entry: Entry, sign: int) -> float:
     return sign * entry.difference.value if entry.difference else 0.0
 
 
 def decide(entries: Sequence[Entry], plan: Plan, judge: Judge, chosen: _Half) -> Verdict:
-    """The simplest candidate within one standard error of the best on the choosing half.
+    """The best candidate on the choosing half, or plain training where that is within one standard error of it.
 
     Its effect is told from the judging half, which had no part in the choice: the best of many is always partly lucky,
-    and on the rows that made it the best it would look better than it is.
+    and on the rows that made it the best it would look better than it is. The simplest candidate within a standard
+    error is named beside it, and not taken: on real sets that lost half as much again to the best in hindsight.
 
-    Source: the one-standard-error rule, Breiman et al., Classification and Regression Trees (1984), section 3.4.3.
+    Source: the one-standard-error rule, here for plain training, of Breiman et al., Classification and Regression Trees
+    (1984), section 3.4.3.
     """
     metric = judge.metric
     able = [entry for entry in entries if entry.value is not None and entry.seeds == plan.seeds]
@@ -211,100 +142,21 @@ def decide(entries: Sequence[Entry], plan: Plan, judge: Judge, chosen: _Half) ->
     if plain is None:
         why = next((entry.why for entry in entries if entry.remedy == PLAIN), "") or "it did not finish"
         return Verdict(None, "unknown", f"Nothing can be said: plain training, the reference, is missing ({why}).")
-    best = max(able, key=lambda entry: metric.sign * entry.choosing)
-    near: list[tuple[int, float, Entry, Estimate | None]] = []
-    for entry in able:
-        gap = None
-        if entry is not best:
-            drawn = (chosen.drawn[(e.remedy, e.corrected)] for e in (best, entry))
-            gap = estimate(*drawn)
-            # With one seed no error is known: then only the best itself is near the best.
-            if not metric.sign * gap.value <= (gap.error if np.isfinite(gap.error) else 0.0):
-                continue
-        near.append((simplicity(entry, plan.remedy(entry.remedy)), -metric.sign * entry.choosing, entry, gap))
-    _, _, taken, gap = min(near, key=lambda one: one[:2])
-    return _told(taken, plain, best, gap, plan, judge)
-
-
-def _told(taken: Entry, plain: Entry, best: Entry, gap: Estimate | None, plan: Plan, judge: Judge) -> Verdict:
-    metric = judge.metric
-    rows = int((~judge.choosing).sum())
-    where = f"on {rows:,} rows that had no part in the choice"
-    seeds = f"{plan.seeds} seeds" if plan.seeds > 1 else "one seed"
-    tie = ""
-    if taken is not best:
-        tie = f" {best.name} is not distinguishable from it on the choosing rows and asks for more"
-        if taken is plain and best.difference is not None and plan.seeds > 1:
-            tie += f"; on the judging rows it is {_ends(best.difference, metric)}"
-        tie += "."
-    if plan.seeds < 2:
-        against = "" if taken is plain else f" against {_level(plain)} of plain training"
-        sentence = (
-            f"Too little data to say: one seed tells nothing of another. On this seed {taken.name} was ahead where it "
-            f"was chosen ({metric.words} {_level(taken)}{against} {where}); race at least 3 seeds."
-        )
-        return Verdict(taken, "unknown", sentence, best.name, gap)
-    if taken is plain:
-        sentence = (
-            f"Keep plain training as it is: {metric.words} {_level(plain)} {where}, {seeds}; nothing that asks "
-            f"for more is better by more than its standard error.{tie}"
-        )
-        return Verdict(taken, "keep", sentence, best.name, gap)
-    difference = taken.difference or UNKNOWN
-    low, high = difference.interval
-    moved = _ends(difference, metric)
-    levels = f"{metric.words} {_level(plain)} -> {_level(taken)}"
-    if metric.sign * (low if metric.sign > 0 else high) > 0:
-        if not _speaks(taken):
-            sentence = (
-                f"Too little data to say: {taken.name} is ahead, {levels}, but only {taken.speaking} of the judging "
-                f"rows tell it from plain training; give more valid rows.{tie}"
-            )
-            return Verdict(taken, "tie", sentence, best.name, gap)
-        return Verdict(taken, "take", f"Take {taken.name}: {levels}, {moved} {where}, {seeds}.{tie}", best.name, gap)
-    if metric.sign * (high if metric.sign > 0 else low) <= 0:
-        sentence = (
-            f"Keep plain training: {taken.name} was ahead where it was chosen, but {levels}, {moved} {where}, {seeds}."
-        )
-        return Verdict(plain, "keep", sentence, best.name, gap)
-    sentence = (
-        f"Too little data to say: {taken.name} is ahead, but {levels} is {moved} {where}, {seeds}, and it may as well "
-        f"be nothing.{tie}"
+    ordered = sorted(
+        able, key=lambda entry: (-metric.sign * entry.choosing, simplicity(entry, plan.remedy(entry.remedy)))
     )
-    return Verdict(taken, "tie", sentence, best.name, gap)
+    best = ordered[0]
+    gaps = [estimate(*(chosen.drawn[(e.remedy, e.corrected)] for e in (best, entry))) for entry in ordered]
+    # With one seed no error is known: then only the best itself is near the best.
+    near = [
+        (entry, gap)
+        for entry, gap in zip(ordered, gaps, strict=True)
+        if entry is best or metric.sign * gap.value <= np.nan_to_num(gap.error)
+    ]
+    simplest = min((entry for entry, _ in near), key=lambda entry: simplicity(entry, plan.remedy(entry.remedy)))
+    taken, gap = next(((entry, gap) for entry, gap in near if entry is plain and entry is not best), (best, None))
+    choice = Choice(taken, best, gap, simplest)
+    return told_choice(choice, plain, metric, rows=int((~judge.choosing).sum()), seeds=plan.seeds)
 
 
-def _beside_correction(verdict: Verdict, metric: Metric, judged: _Half) -> Verdict:
-    """Say what a remedy brings beyond plain training with a correction, which asks for no other training."""
-    entry, simple = verdict.entry, judged.drawn.get((PLAIN, True))
-    if entry is None or entry.remedy == PLAIN or simple is None:
-        return verdict
-    beyond = estimate(judged.drawn[(entry.remedy, entry.corrected)], simple)
-    low, high = beyond.interval
-    if not np.isfinite(low):
-        return replace(verdict, beyond=beyond)
-    moved = _ends(beyond, metric)
-    if (low if metric.sign > 0 else -high) > 0:
-        more = f" Beyond plain + correction, that is {moved}."
-    else:
-        more = (
-            f" {entry.name} is not distinguishable from plain + correction on the judging rows ({moved}): take that if "
-            "training again is dear."
-        )
-    return replace(verdict, beyond=beyond, sentence=verdict.sentence + more)
-
-
-def _level(entry: Entry) -> str:
-    return f"{(entry.value or UNKNOWN).value:.3f}"
-
-
-def _ends(found: Estimate, metric: Metric) -> str:
-    low, high = (_change(end, metric) for end in found.interval)
-    return f"{low} to {high}{' points' if metric.share else ''}"
-
-
-def _change(value: float, metric: Metric) -> str:
-    return f"{100 * value:+.1f}" if metric.share else f"{value:+.3g}"
-
-
-__all__ = ["Decisions", "Entry", "Verdict", "decide", "leaderboard", "simplicity"]
+__all__ = ["Entry", "Verdict", "decide", "leaderboard"]
