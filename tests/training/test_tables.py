@@ -13,7 +13,7 @@ import pytest
 from evenhand import cli
 from evenhand.declared import InputError
 from evenhand.training.encoding import load
-from evenhand.training.tables import Columns, held_out
+from evenhand.training.tables import Columns, group_numbers, held_out, number_classes, read_frame
 
 N = 120
 
@@ -126,7 +126,13 @@ def test_a_split_column_is_followed(tmp_path: Path) -> None:
     [
         ({}, {"label": "z"}, "a column 'z' in rows.parquet, found 'y', 'x', 'flag'"),
         ({"y": ["a"] * N}, {}, "at least two classes"),
-        ({"y": [None, *["a", "b"] * 59, "a"]}, {}, "a class in every row, but 1"),
+        ({"y": ["a", None, *["a", "b"] * 59]}, {}, r"but 1 of the 120 rows of rows.parquet has none in 'y' \(.*: 1\)"),
+        (
+            {"y": [float("nan"), *[0.0, 1.0] * 59, None]},
+            {},
+            r"2 of the 120 rows .* have none .*: 0, 119\); remove them",
+        ),
+        ({"y": [1.0, 1e300] * 60}, {}, "numbers beyond"),
         ({"y": [0.5] * N}, {}, "fractions or NaN"),
         ({"x": [float("inf")] * N}, {}, "finite numbers in 'x'"),
         ({"name": ["n"] * N}, {}, "numbers in the column 'name'.*--text"),
@@ -154,8 +160,66 @@ def test_unusable_tables_are_told(
 def test_a_class_that_only_valid_rows_have_is_refused(tmp_path: Path) -> None:
     train = saved(tmp_path, frame())
     valid = saved(tmp_path, frame(y=["a"] * 60 + ["d"] * 60), "valid.parquet")
-    with pytest.raises(InputError, match=r"1 of them have none \('d'\)"):
+    with pytest.raises(InputError, match=r"but 1 has no training row: 'd'; leave its rows out"):
         load(train, Columns("y"), valid=valid)
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "missing"),
+    [
+        (["a", "b"], ["alpha", "b_something", "a"], "2 have no training row: 'alpha', 'b_something'"),
+        (np.array([1, 44], np.uint8), np.array([1, 300]), "1 has no training row: '300'"),
+        (np.array([0, 255], np.uint8), np.array([-1, 0]), "'-1'"),
+        (np.array([1, 2]), ["1", "two"], "'two'"),
+        (["1", "2"], np.array([1, 3]), "'3'"),
+        (["true", "false"], np.array([0, 1]), "2 have no training row: '0', '1'"),
+    ],
+)
+def test_classes_are_compared_in_full(train: Any, valid: Any, missing: str) -> None:
+    """Cut to the type of the training labels, 'alpha' was 'a' and 300 was 44: judged by wrong classes, silently."""
+    given = [part if isinstance(part, np.ndarray) else np.array(part, dtype=object) for part in (train, valid)]
+    with pytest.raises(InputError, match=missing):
+        number_classes(*given)
+
+
+def test_numbers_and_their_text_are_one_class() -> None:
+    names, y, y_valid = number_classes(np.array([10, 9, 9]), np.array(["9", "10"], dtype=object))
+    assert (names, y.tolist(), y_valid.tolist()) == (["9", "10"], [1, 0, 0], [0, 1])
+    names, y, y_valid = number_classes(np.array(["b", "a"], dtype=object), np.array(["a", "a"], dtype=object))
+    assert (names, y.tolist(), y_valid.tolist()) == (["a", "b"], [1, 0], [0, 0])
+
+
+def test_categories_of_both_files_are_the_same_whatever_their_type(tmp_path: Path) -> None:
+    """Where one is missing, whole numbers are saved as fractions: '1.0' is no category of the training rows."""
+    train = saved(tmp_path, frame(c=[1, 2, 3] * 40))
+    valid = saved(tmp_path, frame(c=[1.0, 2.0, float("nan")] * 40), "valid.parquet")
+    data = load(train, Columns("y", category=("c",)), valid=valid)
+    seen = data.valid.inputs.dense[:, -3:] > 0
+    np.testing.assert_array_equal(seen[:3], [[True, False, False], [False, True, False], [False, False, False]])
+
+
+def test_rows_without_a_group_or_split_are_on_their_own(tmp_path: Path) -> None:
+    groups = group_numbers(pl.DataFrame({"g": [float("nan"), float("nan"), None, 1.0, 1.0]}), "g")
+    assert len(set(groups.tolist())) == 4
+    split = ["train"] * 60 + ["valid"] * 50 + [None] * 10
+    data = load(saved(tmp_path, frame(y=["a", "b"] * 60, s=split)), Columns("y", split="s"))
+    assert "10 rows without a value in 's' are not used" in data.notes
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "arrow", "feather"])
+def test_brackets_in_a_name_are_no_pattern(tmp_path: Path, ending: str) -> None:
+    for name, shift in (("p[1]", 0.0), ("p1", 100.0)):
+        table, path = frame(x=np.arange(N) + shift, flag=None), tmp_path / f"{name}.{ending}"
+        table.write_ipc(path) if ending in ("arrow", "feather") else saved(tmp_path, table, path.name)
+    assert read_frame(tmp_path / f"p[1].{ending}", Columns("y"))["x"].min() == 0
+    data = load(tmp_path / f"p1.{ending}", Columns("y"), valid=tmp_path / f"p[1].{ending}")
+    assert data.valid.inputs.dense.mean() < -2
+
+
+def test_a_header_in_a_file_with_brackets_is_its_own(tmp_path: Path) -> None:
+    (tmp_path / "p1.csv").write_text("x,y,y\n1,2,2\n")
+    frame().write_csv(tmp_path / "p[1].csv")
+    assert read_frame(tmp_path / "p[1].csv", Columns("y")).columns == ["y", "x", "flag"]
 
 
 def test_valid_rows_need_the_same_columns(tmp_path: Path) -> None:

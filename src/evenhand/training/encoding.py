@@ -119,11 +119,11 @@ def _dense(
         names.append([f"{name}[{d}]" for d in range(train[-1].shape[1])])
     train, valid = _filled(train, valid, names, columns, notes)
     for name in columns.category:
-        known = sorted(first[name].cast(pl.String).drop_nulls().unique().to_list())
+        known = sorted(_category_text(first[name]).drop_nulls().unique().to_list())
         if len(known) > MOST_CATEGORIES:
             raise InputError(f"expected a few categories in {name!r}, found {len(known):,}; name it with --text")
         for part, frame in ((train, first), (valid, second)):
-            found = np.array(frame[name].cast(pl.String).to_list(), dtype=object)
+            found = np.array(_category_text(frame[name]).to_list(), dtype=object)
             part.append((found[:, None] == np.array(known, dtype=object)).astype(np.float64))
         names.append([f"{name}={value}" for value in known])
     if not train:
@@ -142,6 +142,15 @@ def _dense(
     moved = (np.clip((part[:, kept] - mean) / scale, -1e3, 1e3).astype(np.float32) for part in (x, x_valid))
     a, b = (torch.from_numpy(part) for part in moved)
     return a, b
+
+
+def _category_text(column: pl.Series) -> pl.Series:
+    """Categories as text; a file in which one is missing may hold the whole numbers of the other as fractions."""
+    if column.dtype.is_float():
+        column = column.fill_nan(None)
+        if bool((column.drop_nulls() == column.drop_nulls().floor()).all()):
+            column = column.cast(pl.Int64, strict=False)
+    return column.cast(pl.String)
 
 
 def _as_numbers(column: pl.Series, name: str) -> Floats:

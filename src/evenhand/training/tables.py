@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,17 @@ import polars as pl
 from evenhand.declared import InputError
 from evenhand.report.formats import plain, shortened
 
+
+def _read_ipc(path: Path) -> pl.DataFrame:
+    return pl.scan_ipc(path, glob=False, hive_partitioning=False).collect()
+
+
+# Polars takes a name with brackets for a pattern, and would read p1.parquet where p[1].parquet is asked for.
 READERS: dict[str, Any] = {
-    ".parquet": pl.read_parquet,
-    ".csv": pl.read_csv,
-    ".arrow": pl.read_ipc,
-    ".feather": pl.read_ipc,
+    ".parquet": partial(pl.read_parquet, glob=False, hive_partitioning=False),
+    ".csv": partial(pl.read_csv, glob=False),
+    ".arrow": _read_ipc,
+    ".feather": _read_ipc,
 }
 OWN_STREAM = 0x5EED
 SPLIT_NAMES = {"train": ("train", "training"), "valid": ("valid", "val", "validation", "dev", "test")}
@@ -110,17 +117,27 @@ def read_frame(path: Path, columns: Columns) -> pl.DataFrame:
         raise InputError(f"expected a column {missing!r} in {path.name}, found {there}; name the column as it stands")
     if not len(frame):
         raise InputError(f"expected rows in {path.name}, found none; check what wrote it")
-    if frame[columns.label].null_count():
-        raise InputError(
-            f"expected a class in every row, but {frame[columns.label].null_count():,} of {path.name} have none in "
-            f"{columns.label!r}; leave those rows out"
-        )
+    _refuse_rows_without_class(frame[columns.label], path)
     return frame
+
+
+def _refuse_rows_without_class(column: pl.Series, path: Path) -> None:
+    if column.dtype.is_float():
+        column = column.fill_nan(None)
+    rows = column.is_null().arg_true()
+    if len(rows):
+        which = ", ".join(f"{row:,}" for row in rows[:5].to_list()) + (", ..." if len(rows) > 5 else "")
+        raise InputError(
+            f"expected a class in every row, but {len(rows):,} of the {len(column):,} rows of {path.name} "
+            f"{'has' if len(rows) == 1 else 'have'} none in {column.name!r} (counted from 0: {which}); remove "
+            f"{'it' if len(rows) == 1 else 'them'} from the file"
+        )
 
 
 def _refuse_repeated_names(path: Path) -> None:
     """Polars renames the second of two columns: a second label would become a feature that tells the class."""
-    header = pl.read_csv(path, has_header=False, n_rows=1, infer_schema=False, truncate_ragged_lines=True).row(0)
+    options: dict[str, Any] = {"infer_schema": False, "truncate_ragged_lines": True, "glob": False}
+    header = pl.read_csv(path, has_header=False, n_rows=1, **options).row(0)
     twice = next((name for name in header if name is not None and header.count(name) > 1), None)
     if twice is not None:
         name = shortened(plain(twice), 40)
@@ -170,7 +187,9 @@ def label_text(frame: pl.DataFrame, label: str) -> np.ndarray[Any, Any]:
         whole = column.drop_nans()
         if len(whole) < len(column) or not bool((whole == whole.floor()).all()):
             raise InputError(f"expected classes in {label!r}, found fractions or NaN; is it the right column?")
-        column = column.cast(pl.Int64)
+        column = column.cast(pl.Int64, strict=False)
+        if column.null_count():
+            raise InputError(f"expected classes in {label!r}, found numbers beyond 2^63; is it the right column?")
     if column.dtype.is_integer():
         return column.to_numpy()
     if column.dtype not in (pl.String, pl.Categorical, pl.Boolean) and not isinstance(column.dtype, pl.Enum):
@@ -181,23 +200,37 @@ def label_text(frame: pl.DataFrame, label: str) -> np.ndarray[Any, Any]:
 def number_classes(train: np.ndarray[Any, Any], valid: np.ndarray[Any, Any]) -> tuple[list[str], Any, Any]:
     """Class names in order (numbers by value, names as text), and both label columns as numbers from 0.
 
+    Numbers on one side and text on the other are the same class where the number is written like the text.
+
     Raises:
         InputError: one class only, or a class of the valid rows that no training row has.
+
+    Example:
+        >>> number_classes(np.array([10, 9, 9]), np.array(["9", "10"], dtype=object))
+        (['9', '10'], array([1, 0, 0]), array([0, 1]))
     """
-    known = np.unique(train.astype(str) if train.dtype == object else train)
+    # Never by a cast to the other's type: that cuts text to its length and wraps numbers, into classes that exist.
+    named: Any = str if (train.dtype == object) != (valid.dtype == object) else (lambda value: value)
+    known = sorted(set(train.tolist()))
     if len(known) < 2:
         raise InputError(
-            f"expected at least two classes in the training rows, found one, {known.tolist()[0]!r:.60}; check the label"
+            f"expected at least two classes in the training rows, found one, {known[0]!r:.60}; check the label"
         )
-    unseen = np.setdiff1d(np.unique(valid.astype(known.dtype)), known)
-    if len(unseen):
-        shown = ", ".join(repr(shortened(plain(name), 40)) for name in unseen[:3].tolist())
+    number = {named(name): position for position, name in enumerate(known)}
+    there = list(map(named, valid.tolist()))
+    unseen = sorted(set(there) - set(number))
+    if unseen:
+        shown = ", ".join(repr(shortened(plain(name), 80)) for name in unseen[:3])
         raise InputError(
-            f"expected every class of the valid rows among the training rows, but {len(unseen)} of them have none "
-            f"({shown}{', ...' if len(unseen) > 3 else ''}); leave their rows out of valid or add training rows"
+            f"expected every class of the valid rows among the training rows, but {len(unseen):,} "
+            f"{'has' if len(unseen) == 1 else 'have'} no training row: {shown}{', ...' if len(unseen) > 3 else ''}; "
+            f"leave {'its' if len(unseen) == 1 else 'their'} rows out of valid or add training rows"
         )
-    names = [shortened(plain(name), 400) for name in known.tolist()]
-    return names, np.searchsorted(known, train.astype(known.dtype)), np.searchsorted(known, valid.astype(known.dtype))
+    names = [shortened(plain(name), 400) for name in known]
+    y, y_valid = (
+        np.fromiter((number[name] for name in part), np.int64) for part in (map(named, train.tolist()), there)
+    )
+    return names, y, y_valid
 
 
 def split_frame(
@@ -223,6 +256,9 @@ def split_frame(
 
 def _split_by_column(frame: pl.DataFrame, split: str, notes: Notes) -> tuple[pl.DataFrame, pl.DataFrame]:
     names = frame[split].cast(pl.String).str.to_lowercase()
+    empty = names.null_count()
+    if empty:
+        notes.add(f"{empty:,} rows without a value in {plain(split)!r} are not used")
     found = set(names.drop_nulls().unique().to_list())
     train = next((name for name in SPLIT_NAMES["train"] if name in found), None)
     valid = next((name for name in SPLIT_NAMES["valid"] if name in found), None)
@@ -239,7 +275,8 @@ def _split_by_column(frame: pl.DataFrame, split: str, notes: Notes) -> tuple[pl.
 
 def group_numbers(frame: pl.DataFrame, column: str) -> np.ndarray[Any, Any]:
     """(N,) a number per distinct value; rows without a value are a group each."""
-    ranks = frame[column].rank("dense").cast(pl.Int64).to_numpy().astype(np.float64)
+    values = frame[column].fill_nan(None) if frame[column].dtype.is_float() else frame[column]
+    ranks = values.rank("dense").cast(pl.Int64).to_numpy().astype(np.float64)
     alone = np.isnan(ranks)
     return np.where(alone, -1 - np.arange(len(ranks)), ranks).astype(np.int64)
 
