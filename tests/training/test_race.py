@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from evenhand.counts import ClassCounts
 from evenhand.declared import InputError
 from evenhand.training import race
-from evenhand.training.fitting import Recipe
+from evenhand.training.fitting import DivergedError, Recipe, fit
 from evenhand.training.racing.board import Board, HopelessPruner, Result
 from evenhand.training.racing.judging import Judge
 from evenhand.training.racing.plan import make_plan, parse_budget
 from evenhand.training.racing.verdict import leaderboard
+from evenhand.training.remedies import PLAIN, REMEDIES, Remedy
+from evenhand.training.rows import TensorRows
 
 K = 8
 ROWS = np.array([240, 120, 60, 40, 24, 16, 12, 10])
@@ -392,7 +394,19 @@ def test_one_seed_says_nothing_of_another(parts: tuple[Part, Part]) -> None:
         ({"budget": 20}, "20epochs, 2000steps, 5m or 1h, got 20"),
         ({"group": [1, 2]}, "a group for each of the 1,044 valid rows, got 2"),
         ({"goal": "cost"}, "needs no costs"),
-        ({"goal": "acuracy"}, "expected a goal among"),
+        ({"goal": "acuracy"}, "a goal among accuracy, .*, counts, got 'acuracy'"),
+        ({"budget": "0.1steps"}, "a budget of at least one step, got '0.1steps'"),
+        (
+            {"budget": "0.01epochs"},
+            r"a budget of at least one step, got 0.01 epochs, of 5 steps each; give .* 0.2epochs",
+        ),
+        (
+            {"remedies": [Remedy("plain", "", loss="weighted")]},
+            "got 'plain', the name of plain training, which it differs",
+        ),
+        ({"remedies": [Remedy("focal", "", loss="focal")]}, "got 'focal', the name of a built-in remedy"),
+        ({"remedies": [Remedy("vs:tau=1", "")]}, "got 'vs:tau=1', the name of a built-in remedy"),
+        ({"group": [1] * 1044}, "got 1 group for the 1,044 valid rows"),
     ],
 )
 def test_unusable_options_are_told(options: dict, message: str, parts: tuple[Part, Part]) -> None:
@@ -413,6 +427,86 @@ def test_unusable_rows_are_told(parts: tuple[Part, Part]) -> None:
     one = yv == 0
     with pytest.raises(InputError, match="at least two classes"):
         small_race(((x, y), (xv[one], yv[one])))
+
+
+def test_a_goal_that_a_race_cannot_have_is_not_offered() -> None:
+    for goal in ("zz", "cost"):
+        with pytest.raises(InputError) as error:
+            make_plan(goal=goal)
+        assert "prior" not in str(error.value)
+
+
+def test_own_remedies_may_be_the_built_in_ones() -> None:
+    own = [REMEDIES[PLAIN].but(meaning="as it is"), Remedy("focal", "", loss="focal", options={"gamma": 2.0})]
+    assert make_plan(own).remedies == tuple(own)
+
+
+def test_inputs_that_are_no_numbers_are_refused(parts: tuple[Part, Part]) -> None:
+    (x, y), valid = parts
+    for value in (torch.nan, torch.inf):
+        broken = x.clone()
+        broken[[7, 20], 3] = value
+        with pytest.raises(InputError, match=r"2 of the 522 training rows hold NaN or .* the first is row 7 "):
+            small_race(((broken, y), valid))
+        with pytest.raises(InputError, match="2 of the 522 valid rows hold"):
+            small_race((valid, TensorRows(broken, y)))
+        for given in ((broken.numpy(), y.numpy()), TensorRows(broken, y)):
+            with pytest.raises(InputError, match="2 of the 522 training rows hold"):
+                fit(nn.Linear(5, K), given, steps=1)
+
+
+def test_data_sets_are_told_where_the_nan_may_come_from(parts: tuple[Part, Part]) -> None:
+    broken = parts[0][0].clone()
+    broken[:, 1] = torch.nan
+    data = torch.utils.data.TensorDataset(broken, parts[0][1])
+    with pytest.raises(DivergedError, match="at step 1; nothing was learned before it: look for NaN"):
+        fit(nn.Linear(5, K), data, steps=10)
+    broken[:, 1] = 0
+    broken[400] = torch.nan
+    with pytest.raises(DivergedError, match=r"at step [2-5]; lower the learning rate, or look for NaN"):
+        fit(nn.Linear(5, K), data, epochs=3, seed=1)
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), TypeError("odd"), KeyError("odd"), OSError("odd")])
+def test_unexpected_errors_of_a_remedy_are_told_with_their_type(error: Exception, parts: tuple[Part, Part]) -> None:
+    built: list[int] = []
+
+    def model_fn() -> nn.Module:
+        built.append(1)
+        return Failing(error if len(built) == 2 else None)
+
+    result = race(model_fn, *parts, remedies="weighted,focal", seeds=1, budget="30steps")
+    why = next(entry.why for entry in result.entries if entry.remedy == "weighted")
+    assert f"{type(error).__name__}: {error}" in why
+    assert result.trainings["finished"] == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_ends_the_race(error: type[BaseException], parts: tuple[Part, Part]) -> None:
+    built: list[int] = []
+
+    def model_fn() -> nn.Module:
+        built.append(1)
+        return Failing(error() if len(built) == 2 else None)
+
+    with pytest.raises(error):
+        race(model_fn, *parts, remedies="weighted", seeds=1, budget="30steps")
+
+
+def test_unexpected_errors_of_plain_training_are_raised_and_lose_nothing(
+    parts: tuple[Part, Part], tmp_path: Path
+) -> None:
+    built: list[int] = []
+
+    def model_fn() -> nn.Module:
+        built.append(1)
+        return Failing(KeyError("a bug") if len(built) == 4 else None)  # one is built for the settings
+
+    options = {"remedies": "weighted", "seeds": 2, "budget": "30steps", "folder": tmp_path}
+    with pytest.raises(KeyError, match="a bug"):
+        race(model_fn, *parts, **options)
+    result = race(model_fn, *parts, **options)
+    assert result.trainings == {"finished": 4, "stopped": 0, "failed": 0, "reused": 2}
 
 
 def test_plans_have_plain_first() -> None:

@@ -112,6 +112,21 @@ def test_classes_of_one_row_are_trained_and_said(tmp_path: Path) -> None:
     assert any("1 of 3 classes have too few rows" in note for note in data.notes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "group", "message"),
+    [
+        ({"y": [f"c{i}" for i in range(N)]}, None, "classes of several rows, .* each of the 120 has one"),
+        ({"g": [1] * N}, "g", "several groups in 'g', .* all rows have one value"),
+        ({"g": [0] * 80 + [1] * 40, "y": ["a"] * 80 + ["b"] * 40}, "g", "every group is the only one of a class"),
+    ],
+)
+def test_why_no_row_can_be_held_out(
+    tmp_path: Path, changes: dict[str, object], group: str | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load(saved(tmp_path, frame(**changes)), Columns("y", group=group))
+
+
 def test_a_split_column_is_followed(tmp_path: Path) -> None:
     split = ["Train"] * 60 + ["val"] * 60
     labels = ["a", "b", "c"] * 40

@@ -78,7 +78,7 @@ def load(path: Path, columns: Columns, *, valid: Path | None = None, seed: int =
     *parts, buckets = _encode(first, second, columns, notes, where)
     group = None if columns.group is None else group_numbers(second, columns.group)
     train, judged = (
-        TableRows(inputs, torch.from_numpy(target.astype(np.int64)), buckets)
+        TableRows(inputs, torch.from_numpy(target.astype(np.int64)), buckets, tuple(names))
         for inputs, target in zip(parts, (y, y_valid), strict=True)
     )
     return TrainingData(train, judged, names, group, notes.lines)

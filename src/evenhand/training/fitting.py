@@ -15,7 +15,7 @@ from evenhand.declared import InputError
 from evenhand.training.features import logits_and_feature_norm
 from evenhand.training.orders import Orders
 from evenhand.training.remedies import Remedy, parse_remedy
-from evenhand.training.rows import as_rows
+from evenhand.training.rows import as_rows, require_finite
 from evenhand.training.second_stage.heads import train_only
 from evenhand.training.stages import finish, restart, stages_of, trained_parameters, use_cosine_head
 from evenhand.training.steps import count_rows, mixed_seed, one_seed_per_step, planned_steps, seed_device, to_device
@@ -87,6 +87,8 @@ class Training:
         seed: int = 0,
     ) -> None:
         self.model, self.rows, self.remedy = model, as_rows(train), parse_remedy(remedy)
+        if self.rows is not train:  # rows that are given as such were looked at once, for all trainings on them
+            require_finite(self.rows, "training")
         self.recipe, self.seed = recipe or Recipe(), seed
         self.counts = count_rows(self.rows, counts)
         self.per_epoch = max(1, math.ceil(len(self.rows) / self.recipe.batch_size))
@@ -131,11 +133,23 @@ class Training:
         if losses:
             self.loss = float(torch.stack(losses).mean())
             if not math.isfinite(self.loss):
-                raise DivergedError(f"the loss became {self.loss} before step {self.step}; lower the learning rate")
+                raise DivergedError(self._diverged(torch.stack(losses)))
         if self.done and not self._finished:
             finish(self.remedy, self.model)
             self._finished = True
         return self.loss
+
+    def _diverged(self, losses: Tensor) -> str:
+        """Where the loss left the numbers, and what to do: NaN among the inputs shows in the first pass over them."""
+        bad = int((~torch.isfinite(losses)).int().argmax())
+        step = self.step - len(losses) + bad + 1
+        if step == 1:
+            todo = "nothing was learned before it: look for NaN or infinite numbers in the inputs"
+        elif step <= self.per_epoch:
+            todo = "lower the learning rate, or look for NaN or infinite numbers in the inputs"
+        else:
+            todo = "lower the learning rate"
+        return f"the loss became {float(losses[bad])} at step {step:,}; {todo}"
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs: model, optimiser, step."""
@@ -294,7 +308,8 @@ def fit(
         The model, in evaluation mode.
 
     Raises:
-        InputError: unusable data or options. DivergedError: the loss became NaN.
+        InputError: unusable data (also NaN or infinite inputs in a tensor or array) or options. DivergedError: the loss
+            became NaN.
 
     Example:
         >>> torch.manual_seed(0) and None
@@ -305,6 +320,7 @@ def fit(
     """
     recipe = Recipe(batch_size, learning_rate, weight_decay, optimiser, clip)
     training = Training(model, train, remedy, counts=counts, epochs=epochs, steps=steps, recipe=recipe, seed=seed)
+    require_finite(training.rows, "training")
     number = 0
     while not training.done:
         number += 1

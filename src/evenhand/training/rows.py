@@ -14,6 +14,9 @@ from torch.utils.data import default_collate
 from evenhand.counts import to_numpy
 from evenhand.declared import InputError
 
+CHECKED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+PIECE = 1 << 22  # numbers that are looked at in one go
+
 
 class Rows(Protocol):
     """What :func:`evenhand.training.fit` trains on: N rows with a target each."""
@@ -116,11 +119,13 @@ class TableRows:
 
     Args:
         inputs: the parts, all of N rows. target: (N,) int64. buckets: number of token ids, 0 without tokens.
+        class_names: (K,) for notes, or None.
     """
 
     inputs: Inputs
     target: Tensor
     buckets: int = 0
+    class_names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -136,7 +141,7 @@ class TableRows:
 
     def take(self, index: Tensor) -> TableRows:
         """The rows at these positions, as rows of their own."""
-        return TableRows(self.batch(index), self.target[index], self.buckets)
+        return TableRows(self.batch(index), self.target[index], self.buckets, self.class_names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,6 +223,26 @@ def as_rows(data: Any) -> Rows:
     if known is None and hasattr(data, "tensors"):
         known = data.tensors[-1]
     return DatasetRows(data, as_target(_read_classes(data) if known is None else known, len(data)))
+
+
+def require_finite(rows: Rows, which: str) -> None:
+    """Refuse NaN and infinite inputs where they lie in one tensor; other rows are not read through.
+
+    Raises:
+        InputError: how many rows have them, and the first.
+    """
+    if not isinstance(rows, TensorRows) or rows.inputs.dtype not in CHECKED or rows.inputs.layout != torch.strided:
+        return
+    width = max(1, rows.inputs[:1].numel())
+    pieces = torch.split(rows.inputs, max(1, PIECE // width))  # not a second copy of all inputs
+    odd = torch.cat([~torch.isfinite(piece).reshape(len(piece), -1).all(1).cpu() for piece in pieces])
+    found = odd.nonzero()[:, 0]
+    if len(found):
+        raise InputError(
+            f"expected finite inputs, but {len(found):,} of the {len(rows):,} {which} rows "
+            f"{'holds' if len(found) == 1 else 'hold'} NaN or infinite numbers, the first is row {int(found[0]):,} "
+            "(counted from 0); fill them or leave those rows out"
+        )
 
 
 def _read_classes(data: Any) -> Sequence[Any]:

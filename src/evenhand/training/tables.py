@@ -246,12 +246,31 @@ def split_frame(
     target = np.unique(label_text(frame, columns.label).astype(str), return_inverse=True)[1]
     group = np.arange(len(frame)) if columns.group is None else group_numbers(frame, columns.group)
     chosen = held_out(target, group, share=share, seed=seed)
+    if not chosen.any():
+        raise InputError(_why_none_is_held_out(target, group, columns.group))
     alone = int((np.bincount(target[~chosen], minlength=target.max() + 1) > 0).sum())
     unjudged = alone - len(np.unique(target[chosen]))
     if unjudged:
         why = "one row or one group" if columns.group else "one row"
         notes.add(f"{unjudged} of {alone} classes have too few rows to be in both parts ({why}): trained, not judged")
     return frame.filter(~chosen), frame.filter(chosen)
+
+
+def _why_none_is_held_out(target: Any, group: Any, column: str | None) -> str:
+    if column is None:
+        return (
+            f"expected classes of several rows, to hold some out, but each of the {target.max() + 1:,} has one, which "
+            "stays in training; is it the right column? Else give --valid FILE"
+        )
+    if len(np.unique(group)) == 1:
+        return (
+            f"expected several groups in {column!r}, to hold some out, but all rows have one value, and a group cannot "
+            "be split; leave --group out or give --valid FILE"
+        )
+    return (
+        f"expected classes of several groups in {column!r}, to hold some out, but every group is the only one of a "
+        "class, which stays in training; leave --group out or give --valid FILE"
+    )
 
 
 def _split_by_column(frame: pl.DataFrame, split: str, notes: Notes) -> tuple[pl.DataFrame, pl.DataFrame]:

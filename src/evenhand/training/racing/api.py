@@ -16,11 +16,12 @@ from evenhand.training.models import built_in
 from evenhand.training.racing.board import Key, Result
 from evenhand.training.racing.plan import Budget, make_plan
 from evenhand.training.racing.processes import Process, require_no_group
+from evenhand.training.racing.remarks import remarks
 from evenhand.training.racing.result import RaceResult
 from evenhand.training.racing.running import Watcher, opened, run
 from evenhand.training.racing.verdict import leaderboard
 from evenhand.training.remedies import PLAIN, Remedy
-from evenhand.training.rows import as_rows
+from evenhand.training.rows import as_rows, require_finite
 
 
 def race(
@@ -67,12 +68,14 @@ def race(
         RaceResult; print it, or take ``.recommended``, ``.to_dict()``, ``.html()``.
 
     Raises:
-        InputError: unusable data, remedies or budget; every remedy failed; several processes (``WORLD_SIZE``) without
-            a folder, or with an open process group. OSError: the folder cannot be used.
+        InputError: unusable data (also NaN or infinite inputs in a tensor or array), remedies or budget; every remedy
+            failed; several processes (``WORLD_SIZE``) without a folder, or with an open process group. OSError: the
+            folder cannot be used.
 
     Limits:
         The choice is only as good as the valid rows: differences below their noise are reported as ties. A training
-        that fails (out of memory, NaN) is told in the leaderboard, and the race goes on.
+        that fails (out of memory, NaN) is told in the leaderboard, and the race goes on; only of plain training is
+        an exception of an unexpected type raised as it is.
 
     Example:
         >>> import torch
@@ -89,6 +92,8 @@ def race(
     require_no_group()
     plan = make_plan(remedies, seeds=seeds, goal=goal, budget=budget, recipe=recipe)
     train_rows, valid_rows = as_rows(train), as_rows(valid)
+    require_finite(train_rows, "training")
+    require_finite(valid_rows, "valid")
     if isinstance(model_fn, nn.Module):
         raise InputError(
             f"expected a function that builds an untrained model, got a {type(model_fn).__name__}; every training "
@@ -107,6 +112,13 @@ def race(
         _refuse_total_failure(list(results.values()))
         entries, verdict = leaderboard(plan, contest.judge, results)
         metric = contest.judge.metric
+        general = remarks(
+            contest.judge,
+            rows=len(train_rows),
+            batch_size=plan.recipe.batch_size,
+            steps=contest.steps,
+            names=getattr(train_rows, "class_names", None) or getattr(counts, "names", None),
+        )
         choosing = int(contest.judge.choosing.sum())
         mine = [r.record for r in results.values() if r.record.get("worker") == board.worker]
         states = [result.state for result in results.values()]
@@ -122,7 +134,7 @@ def race(
             steps=contest.steps,
             entries=entries,
             verdict=verdict,
-            notes=[*notes, *_remarks(results)],
+            notes=[*notes, *general, *_of_trainings(results)],
             trainings={state: states.count(state) for state in ("finished", "stopped", "failed")}
             | {"reused": len(before & set(results))},
             wall=time.perf_counter() - start,
@@ -130,7 +142,7 @@ def race(
         )
 
 
-def _remarks(results: Mapping[Key, Result]) -> list[str]:
+def _of_trainings(results: Mapping[Key, Result]) -> list[str]:
     """What trainings note, each note once, with the training that it is about and the number of others."""
     about: dict[str, list[Key]] = {}
     for key, result in results.items():

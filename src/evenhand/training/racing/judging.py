@@ -76,6 +76,13 @@ class Judge:
             )
         # Not the seed that may have held these rows out of the training rows a moment ago.
         choosing = ~held_out(y, groups, share=0.5, seed=seed + 1, keep_all=False)
+        if choosing.all() or not choosing.any():
+            number = int(groups.max()) + 1
+            raise InputError(
+                f"expected groups that can be halved, got {number} {'group' if number == 1 else 'groups'} for the "
+                f"{len(y):,} valid rows, all in one half since a group is not split; leave the group out or give rows "
+                "of more groups"
+            )
         return cls(y, choosing, None if group is None else groups, counts, goal)
 
     @property
@@ -136,7 +143,10 @@ def judge_model(logits: NDArray[np.float32], judge: Judge) -> Judged:
     """
     y, k = judge.target, judge.counts.classes
     if not np.isfinite(logits).all():
-        raise InputError("the model gives logits that are NaN or infinite on valid rows; lower the learning rate")
+        raise InputError(
+            "the model gives logits that are NaN or infinite on valid rows; lower the learning rate, or look for NaN "
+            "in the inputs of these rows"
+        )
     raw = logits.argmax(1).astype(np.int32)
     seen = ~judge.choosing
     tilt, calibrated = tilt_and_calibration(logits[seen], y[seen], judge.counts)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from evenhand.declared import InputError
-from evenhand.goals import GOALS, find_goal
+from evenhand.goals import GOALS
 from evenhand.training.fitting import Recipe
 from evenhand.training.remedies import PLAIN, REMEDIES, Remedy, parse_remedies, parse_remedy
 
@@ -40,6 +40,8 @@ def parse_budget(text: str | Budget) -> Budget:
     if isinstance(text, Budget):
         return text
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|s|m|h|min)\s*", str(text))
+    if found is not None and found[2].startswith("step") and round(float(found[1])) == 0 < float(found[1]):
+        raise InputError(f"expected a budget of at least one step, got {text!r:.40}; 2000steps is a short training")
     if found is None or float(found[1]) <= 0:
         raise InputError(f"expected a budget such as 20epochs, 2000steps, 5m or 1h, got {text!r:.40}; write it so")
     unit = {"step": "steps", "epoch": "epochs", "min": "m"}.get(found[2], found[2])
@@ -86,7 +88,8 @@ def make_plan(
     """A checked plan; plain training is added where it is missing, for it is what all others are compared with.
 
     Raises:
-        InputError: unknown names, fewer than one seed, a goal that needs costs or a prior, a remedy named twice.
+        InputError: unknown names, fewer than one seed, a goal that needs costs or a prior, a remedy named twice or an
+            own one with the name of a built-in one that it differs from.
 
     Example:
         >>> [remedy.name for remedy in make_plan("focal,weighted").remedies]
@@ -97,6 +100,8 @@ def make_plan(
     if not isinstance(remedies, Sequence):
         raise InputError(f"expected remedies as text with commas or in a list, got {remedies!r:.60}; write 'weighted'")
     named = parse_remedies(remedies) if isinstance(remedies, str) else tuple(map(parse_remedy, remedies))
+    for remedy in named:
+        _refuse_borrowed_name(remedy)
     names = [remedy.name for remedy in named]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -105,10 +110,38 @@ def make_plan(
     others = tuple(remedy for remedy in named if remedy.name != PLAIN)
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise InputError(f"expected seeds of 1 or more, got {seeds!r:.40}; 3 is usual, 5 tells more")
-    chosen = find_goal(goal)
-    if chosen.needs:
-        able = ", ".join(name for name, g in GOALS.items() if not g.needs)
-        raise InputError(
-            f"expected a goal that needs no {chosen.needs}, got {goal!r}; race for one of {able}, then use evenhand fix"
-        )
+    _check_goal(goal)
     return Plan((plain[0], *others), seeds, goal, parse_budget(budget), recipe or Recipe())
+
+
+def _check_goal(goal: str) -> None:
+    able = ", ".join(name for name, known in GOALS.items() if not known.needs)
+    if goal not in GOALS:
+        raise InputError(f"expected a goal among {able}, got {goal!r:.60}; choose one of them")
+    if GOALS[goal].needs:
+        raise InputError(
+            f"expected a goal that needs no {GOALS[goal].needs}, got {goal!r}; race for one of {able}, then use "
+            "evenhand fix"
+        )
+
+
+def _refuse_borrowed_name(remedy: Remedy) -> None:
+    """An own remedy under the name of a built-in one would stand in its place: under plain's, all are compared with it.
+
+    Raises:
+        InputError: it trains otherwise than the built-in remedy.
+    """
+    try:
+        known = parse_remedy(remedy.name)
+    except InputError:
+        return
+    try:
+        same = remedy.but(name=known.name, meaning=known.meaning, cites=known.cites) == known
+    except (ValueError, RuntimeError):
+        same = False  # options that are arrays, which no built-in remedy has
+    if not same:
+        what = "plain training" if known.name == PLAIN else "a built-in remedy"
+        raise InputError(
+            f"expected a name of its own for a remedy of yours, got {remedy.name!r:.60}, the name of {what}, which it "
+            f"differs from; call it {'my-' + remedy.name!r:.60} for instance"
+        )

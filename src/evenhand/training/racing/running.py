@@ -33,6 +33,7 @@ TRIAL_STEPS = 20  # steps that the speed is measured on
 SPENT = 0.85  # share of a budget in time that trainings are planned to take; judging takes the rest
 ENOUGH_STOPS = 2  # stopped on so many seeds, a remedy is not trained on others
 WAIT = 1.0
+FAILURES = (RuntimeError, MemoryError, ArithmeticError, InputError)  # that any training may end with
 
 
 class Watcher:
@@ -76,6 +77,11 @@ def begin(plan: Plan, model_fn: Callable[[], nn.Module], train: Rows, counts: Cl
     if plan.budget.unit == "steps":
         return planned_steps(per_epoch, None, round(plan.budget.amount))
     if plan.budget.unit == "epochs":
+        if round(plan.budget.amount * per_epoch) < 1:
+            raise InputError(
+                f"expected a budget of at least one step, got {plan.budget.amount:g} epochs, of {per_epoch:,} steps "
+                f"each; give at least {1 / per_epoch:.2g}epochs"
+            )
         return planned_steps(per_epoch, plan.budget.amount, None)
     training = new_training(model_fn, train, counts, plan, PLAIN, 0, steps=10**9)
     training.advance(2)
@@ -176,19 +182,42 @@ def train_one(board: Board, ticket: Ticket, contest: Contest) -> None:
             record |= {"why": reached} | going.figures(start)
             board.settle(ticket, "stopped", record)
             return
-        judged = judge_model(checked_logits(going.training.model, contest.valid, contest.counts.classes), contest.judge)
+        with own_code(remedy):
+            logits = checked_logits(going.training.model, contest.valid, contest.counts.classes)
+            judged = judge_model(logits, contest.judge)
         record |= judged.figures | {"loss": going.training.loss} | going.figures(start)
         arrays = {"raw": judged.raw} | ({} if judged.corrected is None else {"corrected": judged.corrected})
         metric = contest.judge.metric
         value = metric.sign * contest.judge.value(metric, judged.raw.astype(np.int64), contest.judge.choosing)
         board.finish(ticket, value, record, arrays)
-    except (RuntimeError, MemoryError, ArithmeticError, InputError) as error:
+    except FAILURES as error:
         record |= {"why": told(error)} | ({} if going is None else going.figures(start))
         board.settle(ticket, "failed", record)
         del going
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+class UnexpectedError(RuntimeError):
+    """An exception of the user's model or data, of a type that no training fails with; told with its type."""
+
+
+@contextmanager
+def own_code(remedy: str) -> Iterator[None]:
+    """Where the user's code runs: what it raises is a failed training, so that the finished ones are not lost.
+
+    Of plain training only the usual failures are: all others are bugs that every training would have, and their
+    traceback tells more than a leaderboard of failures. The folder's errors are raised outside, and end the race.
+    """
+    try:
+        yield
+    except FAILURES:
+        raise
+    except Exception as error:
+        if remedy == PLAIN:
+            raise
+        raise UnexpectedError(f"{type(error).__name__}: {error}") from error
 
 
 @dataclass(eq=False)
@@ -229,9 +258,10 @@ def taken_up(board: Board, ticket: Ticket, contest: Contest) -> Going:
     remedy, seed = ticket.key
 
     def begun() -> Training:
-        return new_training(
-            contest.model_fn, contest.train, contest.counts, contest.plan, remedy, seed, steps=contest.steps
-        )
+        with own_code(remedy):
+            return new_training(
+                contest.model_fn, contest.train, contest.counts, contest.plan, remedy, seed, steps=contest.steps
+            )
 
     place = board.place(ticket, about_training(contest.plan.remedy(remedy), seed, contest.counts))
     try:
@@ -264,10 +294,13 @@ def _trained(board: Board, ticket: Ticket, going: Going, contest: Contest) -> st
     for stop in sorted(rungs | pieces | {training.total}):
         if stop <= training.step:
             continue
-        training.advance(stop)
+        with own_code(ticket.key[0]):
+            training.advance(stop)
         contest.watcher.step(training.step)
         if stop in rungs and len(contest.plan.remedies) > 1:
-            value, error = judge.potential(checked_logits(training.model, looked, contest.counts.classes), rows)
+            with own_code(ticket.key[0]):
+                logits = checked_logits(training.model, looked, contest.counts.classes)
+            value, error = judge.potential(logits, rows)
             going.reports.append((stop, judge.metric.sign * value, error))
             if board.report(ticket, *going.reports[-1]):
                 share = f"{stop / training.total:.0%} of the training"
