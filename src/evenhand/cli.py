@@ -86,8 +86,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors are told on stderr in one sentence."""
     try:
         result = cli.main(args=arguments, prog_name="evenhand", standalone_mode=False)
-    except click.Abort:
-        return _tell("interrupted", INTERRUPTED)
+    except click.Abort as stopped:
+        return _tell(str(stopped) or "interrupted", INTERRUPTED)
     except click.ClickException as error:
         error.show()
         return UNUSABLE

@@ -376,6 +376,9 @@ def test_one_seed_says_nothing_of_another(parts: tuple[Part, Part]) -> None:
     result = small_race(parts, seeds=1)
     assert result.verdict.kind == "unknown"
     assert "one seed tells nothing of another" in result.verdict.sentence
+    levels = {entry.name: f"{entry.value.value:.3f}" for entry in result.entries if entry.value}
+    for name in {"plain", "plain + correction"} - {result.verdict.best}:
+        assert f"that of {name} {levels[name]}" in result.verdict.sentence
     assert not any(entry.better for entry in result.entries)
 
 
@@ -621,6 +624,27 @@ def test_the_best_is_taken_and_the_simpler_one_near_it_is_named() -> None:
     _, verdict = told_by(made, y)
     assert (verdict.best, verdict.simpler) == ("ldam-drw", "")
     assert "asks for less" not in verdict.sentence
+
+
+@pytest.mark.parametrize(("ahead", "kind"), [(0.3, "take"), (0.02, "tie")])
+def test_the_cheap_way_is_advised_only_beside_something_worth_taking(ahead: float, kind: str) -> None:
+    from evenhand.goals import find_goal
+    from evenhand.training.racing.comparing import Bootstrap, Drawn
+    from evenhand.training.racing.entries import Entry, Verdict
+    from evenhand.training.racing.saying import beside_correction
+
+    y = np.arange(600) % 3
+    metric = find_goal("balanced-accuracy").metric
+    bootstrap = Bootstrap(y, metric, 3)
+    made = nested(np.random.default_rng(1), y, {"plain": 0.5, "weighted": 0.5 + ahead})
+    drawn = {
+        ("weighted", False): Drawn.of(bootstrap, made["weighted"]),
+        ("plain", True): Drawn.of(bootstrap, made["weighted"]),
+    }
+    told = beside_correction(Verdict(Entry("weighted", False, "finished"), kind, "So."), metric, drawn)
+    assert told.beyond is not None
+    assert ("take that if training again is dear" in told.sentence) == (kind == "take")
+    assert ("is not distinguishable" in told.sentence) == (kind == "take")
 
 
 def test_of_equals_the_simplest_is_taken() -> None:

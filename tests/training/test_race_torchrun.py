@@ -20,7 +20,7 @@ pytest.importorskip("torch")
 pytest.importorskip("optuna")
 
 from evenhand.cli import run
-from evenhand.commands.race import watched
+from evenhand.commands.race_progress import watched
 from evenhand.declared import InputError
 from evenhand.training.racing import running
 from evenhand.training.racing.board import Board

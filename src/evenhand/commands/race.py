@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,6 @@ import click
 
 if TYPE_CHECKING:
     from evenhand.training.racing.result import RaceResult
-    from evenhand.training.racing.running import Watcher
 
 FILE = click.Path(path_type=Path)
 GOALS = ("balanced-accuracy", "accuracy", "macro-f1", "g-mean", "worst-group", "counts")
@@ -117,6 +118,7 @@ def command(
     process.require_folder(folder, "--out DIR")
     outputs = {name: Path(path) for name, path in (("html", html), ("json", json_path)) if path and path != "-"}
     _check(outputs if process.leads else {}, file, valid, folder)
+    from evenhand.commands.race_progress import watched
     from evenhand.demo.training import one_thread
     from evenhand.training.encoding import load
     from evenhand.training.fitting import Recipe
@@ -127,7 +129,7 @@ def command(
 
     make_plan(remedies, seeds=seeds, goal=goal, budget=budget)  # a misspelt remedy shows before a long table is read
     data = load(file, Columns(label, **columns), valid=valid)
-    with watched(process.leads) as watcher, one_thread(), _told_of(folder):
+    with watched(process.leads) as watcher, one_thread(), _told_of(folder, process.leads):
         result = race(
             built_in(model, data.train, len(data.class_names)),
             data.train,
@@ -153,13 +155,18 @@ def _write(result: RaceResult, html: Path | None, json_path: str | None) -> None
 
         write_text_atomically(html, result.html())
     if json_path != "-":
-        click.echo(str(result))
+        click.echo(result.to_text(_width()))
     if json_path is not None:
         from evenhand.commands.weights import write_json
 
         write_json(json_path, result.to_dict())
     if html is not None:
         click.echo(f"wrote {click.format_filename(html)}", err=True)
+
+
+def _width() -> int | None:
+    """Columns of the terminal that stdout is, None where it is a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def require_extra() -> None:
@@ -198,12 +205,15 @@ def _check(outputs: dict[str, Path], file: Path, valid: Path | None, folder: Pat
 
 
 @contextlib.contextmanager
-def _told_of(folder: Path | None) -> Iterator[None]:
-    """What the folder refuses while the race goes on, with what to do about it."""
+def _told_of(folder: Path | None, leads: bool) -> Iterator[None]:
+    """What the folder refuses while the race goes on, and what of it is left after Ctrl-C, with what to do about it."""
     from evenhand.declared import InputError
 
     try:
         yield
+    except KeyboardInterrupt as stopped:
+        click.echo(err=True)  # the terminal has written ^C where the cursor was
+        raise click.Abort(_left(folder) if leads else "") from stopped
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -216,32 +226,11 @@ def _told_of(folder: Path | None) -> Iterator[None]:
         ) from error
 
 
-@contextlib.contextmanager
-def watched(shown: bool = True) -> Iterator[Watcher | None]:
-    """Progress bars on stderr, where a terminal watches."""
-    import sys
-
-    if not (shown and sys.stderr.isatty()):
-        yield None
-        return
-    from rich.console import Console
-
-    from evenhand.demo.progress import bars
-    from evenhand.training.racing.running import Watcher
-
-    class Drawn(Watcher):
-        def begin(self, trainings: int, steps: int) -> None:
-            self.trainings, self.steps = trainings, steps
-            self.all = drawn.counter("Race")
-
-        def training(self, remedy: str, seed: int) -> None:
-            self.one = drawn.counter(f"{remedy}, seed {seed}")
-
-        def step(self, done: int) -> None:
-            self.one(done, self.steps)
-
-        def settled(self, done: int) -> None:
-            self.all(done, self.trainings)
-
-    with bars(Console(stderr=True)) as drawn:
-        yield Drawn()
+def _left(folder: Path | None) -> str:
+    """What Ctrl-C leaves of a race."""
+    if folder is None:
+        return "interrupted; the trainings that were finished are lost, and --out DIR would have kept them"
+    return (
+        f"interrupted; finished trainings are kept in {folder}, and the one under way as it was at its last quarter or "
+        "a few minutes ago: the same command goes on"
+    )

@@ -35,10 +35,14 @@ _HOME = {
     "race": "racing.api",
 }
 
+_MODULES = ("samplers", "schedules")
+
 __all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"evenhand.training.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'evenhand.training' has no attribute {name!r}")
     return getattr(import_module(f"evenhand.training.{_HOME[name]}"), name)

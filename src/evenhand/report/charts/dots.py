@@ -26,11 +26,11 @@ class Dot:
     marked: bool = False
 
 
-def dots(rows: Sequence[Dot], title: str, *, reference: float = 0.0) -> alt.LayerChart:
+def dots(rows: Sequence[Dot], title: str, *, reference: float = 0.0, width: int = WIDE - 320) -> alt.LayerChart:
     """A dot and a rule per row, in the order given, and a line at the reference.
 
     Args:
-        rows: at least one. title: of the axis. reference: where the line stands.
+        rows: at least one. title: of the axis. reference: where the line stands. width: of the plotting area.
     """
     names = [f"{number + 1}. {shortened(plain(row.name), LABEL)}" for number, row in enumerate(rows)]
     records = [
@@ -46,7 +46,10 @@ def dots(rows: Sequence[Dot], title: str, *, reference: float = 0.0) -> alt.Laye
     y = alt.Y(
         "row:N", sort=names, title=None, axis=alt.Axis(labelLimit=380, minExtent=extent, ticks=False, domain=False)
     )
-    x = alt.X("value:Q", title=title, scale=alt.Scale(zero=True, nice=True))
+    ends = [reference, *(e for row in rows for e in (row.value, row.low, row.high) if e is not None)]
+    room = 0.04 * (max(ends) - min(ends)) or 1.0  # a dot at the edge would lie on the names
+    scale = alt.Scale(domain=[min(ends) - room, max(ends) + room], nice=False, zero=False)
+    x = alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(tickCount=max(3, width // 80)))
     layers = [drawn_from([{"value": reference}]).mark_rule(color=INK, strokeWidth=1.2).encode(x=x)]
     for marked, colour in ((True, UNDER), (False, MUTED)):
         some = [record for record, row in zip(records, rows, strict=True) if row.marked is marked]
@@ -57,4 +60,4 @@ def dots(rows: Sequence[Dot], title: str, *, reference: float = 0.0) -> alt.Laye
         some = [record for record, row in zip(records, rows, strict=True) if row.filled is filled]
         if some:
             layers.append(drawn_from(some).mark_point(filled=filled, color=OVER, size=70, opacity=1).encode(x=x, y=y))
-    return layered(layers, WIDE - 320, ROW * len(rows))
+    return layered(layers, width, ROW * len(rows))

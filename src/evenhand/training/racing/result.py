@@ -16,7 +16,7 @@ from evenhand.training.racing.plan import Plan
 from evenhand.training.racing.settings import SCHEMA
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RaceResult:
     """What a race found.
 
@@ -92,8 +92,28 @@ class RaceResult:
 
         return to_html(self)
 
+    def to_text(self, width: int | None = None) -> str:
+        """The leaderboard and the recommendation; with a `width` they are made to fit a terminal that is so wide."""
+        from evenhand.training.racing.text import to_text
+
+        return to_text(self, width)
+
+    def _repr_html_(self) -> str:
+        from evenhand.training.racing.page import repr_html
+
+        return repr_html(self)
+
+    def __repr__(self) -> str:
+        entry, kind = self.verdict.entry, self.verdict.kind
+        named = "nothing" if entry is None else shortened(plain(entry.name), 80)
+        level = "" if entry is None or entry.value is None else f" ({self.words} {entry.value.value:.3f})"
+        return (
+            f"<RaceResult of {plain(self.name)[:80]!r}: {len(self.plan.remedies)} remedies x {self.plan.seeds} seeds, "
+            f"{self.classes:,} classes\n {kind}: {named}{level}>"
+        )
+
     def __str__(self) -> str:
-        return to_text(self)
+        return self.to_text()
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
@@ -130,6 +150,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     return value
+
+
+def is_recommended(result: RaceResult, entry: Entry) -> bool:
+    """Whether a face marks it; what is ahead with a single seed is no recommendation."""
+    return entry is result.verdict.entry and result.verdict.kind != "unknown"
 
 
 def facts(result: RaceResult) -> list[str]:
@@ -172,58 +197,3 @@ def cells(result: RaceResult, entry: Entry) -> dict[str, str]:
     for key in ("accuracy", "head", "medium", "tail", "nll", "ece", "count_distance"):
         found[key] = fixed(m.get(key), 3)
     return found
-
-
-TITLES = {
-    "difference": "vs plain", "interval": "95 % interval", "p": "p", "accuracy": "acc", "head": "head",
-    "medium": "medium", "tail": "tail", "nll": "nll", "ece": "ece", "count_distance": "counts", "tau": "tau",
-    "seconds": "s",
-}  # fmt: skip
-
-
-def to_text(result: RaceResult) -> str:
-    """The leaderboard and the recommendation for a terminal."""
-    lines = [f"{plain(result.name)} · {' · '.join(facts(result))}", "", result.verdict.sentence, ""]
-    unit = " (vs plain in points)" if result.share else ""
-    lines.append(f"{result.words} and the rest on the judging rows{unit}, p after Holm, * better than plain at 5 %")
-    done = [entry for entry in result.entries if entry.value is not None]
-    if done:
-        lines += [f"  {line}" for line in _table(result, done)]
-    for entry in result.entries:
-        if entry.value is None:
-            lines.append(f"  {entry.name}: {plain(entry.why)}")
-        elif entry.why and not entry.corrected:
-            lines.append(f"  {entry.name}: only {entry.seeds} of {result.plan.seeds} seeds, {plain(entry.why)}")
-    lines += [f"note: {shortened(plain(note), 300)}" for note in result.notes]
-    return "\n".join([*lines, "", *next_steps(result)])
-
-
-def _table(result: RaceResult, entries: Sequence[Entry]) -> list[str]:
-    keys = ["value", *TITLES]
-    if result.metric == "accuracy":
-        keys.remove("accuracy")
-    titles = {"value": "goal", **TITLES}
-    rows = [(_mark(result, entry), cells(result, entry)) for entry in entries]
-    width = max(len(name) for name, _ in rows)
-    wide = {key: max(len(titles[key]), *(len(found[key]) for _, found in rows)) for key in keys}
-    head = " " * width + "".join(f"  {titles[key]:>{wide[key]}}" for key in keys)
-    return [
-        head,
-        *(f"{name:<{width}}" + "".join(f"  {found[key]:>{wide[key]}}" for key in keys) for name, found in rows),
-    ]
-
-
-def _mark(result: RaceResult, entry: Entry) -> str:
-    arrow = "> " if entry is result.verdict.entry else "  "
-    return f"{arrow}{entry.name}{' *' if entry.better else ''}"
-
-
-def next_steps(result: RaceResult) -> list[str]:
-    """How to get what is recommended."""
-    entry = result.verdict.entry
-    if entry is None:
-        return []
-    lines = [f'training.fit(model, train, "{entry.remedy}", steps={result.steps})']
-    if entry.corrected:
-        lines.append(f"evenhand fix valid.npz --goal {result.plan.goal} -o fix.json  # logits and target of valid rows")
-    return lines

@@ -9,6 +9,8 @@ import numpy as np
 
 from evenhand.correction.effects import ENOUGH_CHANGES
 from evenhand.goals import Metric
+from evenhand.report.formats import plain as one_line
+from evenhand.report.formats import shortened
 from evenhand.training.racing.comparing import Drawn, Estimate, estimate
 from evenhand.training.racing.entries import Entry, Verdict
 from evenhand.training.remedies import PLAIN
@@ -31,8 +33,10 @@ class Choice:
     simplest: Entry
 
 
-def told_choice(choice: Choice, plain: Entry, metric: Metric, *, rows: int, seeds: int) -> Verdict:
-    """The verdict on a choice, from `rows` judging rows and so many seeds."""
+def told_choice(
+    choice: Choice, plain: Entry, metric: Metric, *, rows: int, seeds: int, corrected: Entry | None = None
+) -> Verdict:
+    """The verdict on a choice, from `rows` judging rows and so many seeds; `corrected` is plain with its correction."""
     taken, where = choice.taken, f"on {rows:,} rows that had no part in the choice"
     simpler = "" if choice.simplest is taken else choice.simplest.name
 
@@ -40,11 +44,13 @@ def told_choice(choice: Choice, plain: Entry, metric: Metric, *, rows: int, seed
         return Verdict(entry, kind, sentence, choice.best.name, choice.gap, "" if entry is plain else simpler)
 
     if seeds < 2:
-        against = "" if taken is plain else f" against {_level(plain)} of plain training"
+        others = [entry for entry in (plain, corrected) if entry is not None and entry is not taken]
+        levels = " and ".join(f"that of {_name(entry)} {_level(entry)}" for entry in others)
+        against = f", {levels}" if levels else ""
         return verdict(
             "unknown",
-            f"Too little data to say: one seed tells nothing of another. On this seed {taken.name} was ahead where it "
-            f"was chosen ({metric.words} {_level(taken)}{against} {where}); race at least 3 seeds.",
+            f"Too little data to say: one seed tells nothing of another. On this seed {_name(taken)} was chosen on "
+            f"the choosing rows; {where}, its {metric.words} is {_level(taken)}{against}. Race at least 3 seeds.",
         )
     if taken is plain:
         return verdict(
@@ -64,21 +70,21 @@ def _against_plain(
     levels, moved = f"{metric.words} {_level(plain)} -> {_level(taken)}", _ends(found, metric)
     less = ""
     if choice.simplest is not taken and (choice.simplest.remedy, choice.simplest.corrected) != (PLAIN, True):
-        less = f" {choice.simplest.name} asks for less and is not distinguishable from it on the choosing rows."
+        less = f" {_name(choice.simplest)} asks for less and is not distinguishable from it on the choosing rows."
     if least > 0 and speaks(taken):
-        return verdict("take", f"Take {taken.name}: {levels}, {moved} {where}.{less}")
+        return verdict("take", f"Take {_name(taken)}: {levels}, {moved} {where}.{less}")
     if least > 0:
         return verdict(
             "tie",
-            f"Too little data to say: {taken.name} is ahead, {levels}, but only {taken.speaking} of the judging "
+            f"Too little data to say: {_name(taken)} is ahead, {levels}, but only {taken.speaking} of the judging "
             "rows tell it from plain training; give more valid rows.",
         )
     if most <= 0:
-        sentence = f"Keep plain training: {taken.name} was ahead where it was chosen, but {levels}, {moved} {where}."
+        sentence = f"Keep plain training: {_name(taken)} was ahead where it was chosen, but {levels}, {moved} {where}."
         return verdict("keep", sentence, plain)
     return verdict(
         "tie",
-        f"Too little data to say: {taken.name} is ahead, but {levels} is {moved} {where}, and it may as well be "
+        f"Too little data to say: {_name(taken)} is ahead, but {levels} is {moved} {where}, and it may as well be "
         f"nothing.{less}",
     )
 
@@ -89,7 +95,7 @@ def _missed(choice: Choice, metric: Metric) -> str:
     if best is choice.taken:
         return ""
     beyond = "" if best.difference is None else f"; on the judging rows it is {_ends(best.difference, metric)}"
-    return f" {best.name} is not distinguishable from it on the choosing rows and asks for more{beyond}."
+    return f" {_name(best)} is not distinguishable from it on the choosing rows and asks for more{beyond}."
 
 
 def beside_correction(verdict: Verdict, metric: Metric, judged: Mapping[tuple[str, bool], Drawn]) -> Verdict:
@@ -104,12 +110,18 @@ def beside_correction(verdict: Verdict, metric: Metric, judged: Mapping[tuple[st
     moved = _ends(beyond, metric)
     if (low if metric.sign > 0 else -high) > 0:
         more = f" Beyond plain + correction, that is {moved}."
-    else:
+    elif verdict.kind == "take":
         more = (
-            f" {entry.name} is not distinguishable from plain + correction on the judging rows ({moved}): take that if "
-            "training again is dear."
+            f" {_name(entry)} is not distinguishable from plain + correction on the judging rows ({moved}): "
+            "take that if training again is dear."
         )
+    else:  # it may be no better than plain training: which of two unknowns is the cheaper one is no advice
+        more = ""
     return replace(verdict, beyond=beyond, sentence=verdict.sentence + more)
+
+
+def _name(entry: Entry) -> str:
+    return shortened(one_line(entry.name), 60)
 
 
 def _level(entry: Entry) -> str:

@@ -156,7 +156,9 @@ def decide(entries: Sequence[Entry], plan: Plan, judge: Judge, chosen: _Half) ->
     simplest = min((entry for entry, _ in near), key=lambda entry: simplicity(entry, plan.remedy(entry.remedy)))
     taken, gap = next(((entry, gap) for entry, gap in near if entry is plain and entry is not best), (best, None))
     choice = Choice(taken, best, gap, simplest)
-    return told_choice(choice, plain, metric, rows=int((~judge.choosing).sum()), seeds=plan.seeds)
+    corrected = next((entry for entry in able if (entry.remedy, entry.corrected) == (PLAIN, True)), None)
+    rows = int((~judge.choosing).sum())
+    return told_choice(choice, plain, metric, rows=rows, seeds=plan.seeds, corrected=corrected)
 
 
 __all__ = ["Entry", "Verdict", "decide", "leaderboard"]
