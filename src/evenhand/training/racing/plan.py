@@ -41,7 +41,7 @@ def parse_budget(text: str | Budget) -> Budget:
         return text
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|s|m|h|min)\s*", str(text))
     if found is not None and found[2].startswith("step") and round(float(found[1])) == 0 < float(found[1]):
-        raise InputError(f"expected a budget of at least one step, got {text!r:.40}; 2000steps is a short training")
+        raise InputError(f"expected a budget of at least one step, got {text!r:.40}; write 2000steps for instance")
     if found is None or float(found[1]) <= 0:
         raise InputError(f"expected a budget such as 20epochs, 2000steps, 5m or 1h, got {text!r:.40}; write it so")
     unit = {"step": "steps", "epoch": "epochs", "min": "m"}.get(found[2], found[2])
