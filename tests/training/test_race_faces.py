@@ -121,8 +121,10 @@ def test_the_lines_have_what_the_race_was_given() -> None:
     call = next_steps(told("balanced-softmax", batch_size=64, learning_rate=1e-3))[1]
     assert call == 'training.fit(model, train, "balanced-softmax", steps=6, batch_size=64, learning_rate=0.001)'
     assert next_steps(told("balanced-softmax"))[2].startswith('criterion = losses.build("balanced-softmax", counts)  #')
-    own = next_steps(told(Remedy("focal", "another of that name", loss="focal", options={"gamma": 9.0})))
+    own = next_steps(told(Remedy("my-focal", "my own", loss="focal", options={"gamma": 9.0})))
     assert own[1].startswith("training.fit(model, train, remedy, steps=6)  # remedy: your Remedy object")
+    for remedy in ("plain", "sampler", "weighted"):
+        assert "\n".join(next_steps(told(remedy, corrected=True))).count("counts: training rows per class") == 1
     assert "optimiser=optimiser" in next_steps(told(optimiser=torch.optim.SGD))[1]
 
 

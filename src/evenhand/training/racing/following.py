@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from evenhand.training.racing.result import RaceResult
 
 OWN = "remedy"  # what an own Remedy object is called in the lines
+MEANING = {"criterion": "counts: training rows per class", "sampler": "labels: classes of the training rows"}
 
 
 def next_steps(result: RaceResult) -> list[str]:
@@ -37,13 +38,13 @@ def next_steps(result: RaceResult) -> list[str]:
         f"{_recipe(result.plan.recipe)}){about}",
     ]
     if parts:
-        meaning = {"criterion": "counts: training rows per class", "sampler": "labels: classes of the training rows"}
-        what = ", ".join(meaning[part] for part in parts)
+        what = ", ".join(MEANING[part] for part in parts)
         lines.append(f"{', '.join(parts)} = {', '.join(parts.values())}  # or in a loop of your own; {what}")
     if entry.corrected:
+        untold = "" if "criterion" in parts else f"; {MEANING['criterion']}"
         lines.append(
-            'np.savez("valid.npz", logits=logits, target=target, train_counts=counts)  # rows not trained on; '
-            f"then: evenhand fix valid.npz --goal {result.plan.goal} -o fix.json"
+            'np.savez("valid.npz", logits=logits, target=target, train_counts=counts)  # rows not trained on'
+            f"{untold}; then: evenhand fix valid.npz --goal {result.plan.goal} -o fix.json"
         )
     return lines
 
