@@ -16,7 +16,9 @@ from benchmarks.question.command import chosen
 from evenhand.training import Recipe, race
 
 EPOCHS = {"names18": 5, "banking77": 8, "clinc150_lt": 20, "avonet": 20, "kanjivg_radical": 20, "stdlib": 5}
-DEFAULT_SETS = ("names18", "banking77", "clinc150_lt", "avonet", "kanjivg_radical")
+DEFAULT_SETS = (
+    "clinc150_lt", "names18", "banking77", "avonet", "kanjivg_radical", "ua_device", "ud_finnish_morph", "onet_titles",
+)  # fmt: skip
 
 
 def fresh(part: data.QuestionSet) -> tuple[tuple[torch.Tensor, torch.Tensor], np.ndarray]:

@@ -16,9 +16,9 @@ from evenhand import losses
 
 sys.path.append(str(Path(__file__).parents[1]))  # `benchmarks` is no part of the installed package
 question = importlib.import_module("benchmarks.question.command")
-data, figures, hindsight, networks, remedies, store, summary = (
+data, figures, hindsight, networks, page, remedies, store, summary = (
     importlib.import_module(f"benchmarks.question.{name}")
-    for name in ("data", "figures", "hindsight", "networks", "remedies", "store", "summary")
+    for name in ("data", "figures", "hindsight", "networks", "page", "remedies", "store", "summary")
 )
 clinc, clincdata, racehindsight = (
     importlib.import_module(f"benchmarks.{name}") for name in ("clinc", "clincdata", "racehindsight")
@@ -278,3 +278,58 @@ def test_the_race_is_judged_on_rows_that_did_not_choose(folder):
     assert line["rows"]["choosing"] + line["rows"]["judging"] > 100
     assert line["gap"] >= 0
     assert line["best value"] == pytest.approx(line["value"] + line["gap"])
+
+
+def stored(name, remedy, seed, shift):
+    """A run as it is stored, every figure made of the remedy's and the seed's numbers."""
+    told = {"accuracy": 0.5 + shift, "count distance": 0.2, "never predicted": 3, "slope": 1.2 - shift, "ece": 0.1}
+    both = {"natural": told, "balanced": told | {"accuracy": 0.4 + shift}}
+    point = both | {"recall": {"head": 0.6, "medium": 0.4, "tail": 0.2 + shift}, "tau": shift, "beta": 1.0,
+                    "minus log prior": both}  # fmt: skip
+    curve = [{"epoch": epoch} | point for epoch in (1, 10, 50)]
+    held = both | {"validation": both, "crossfitted": {"accuracy": 0.5, "balanced_accuracy": 0.4}}
+    rules = ("rule accuracy", "rule balanced-accuracy", "fix accuracy", "fix balanced-accuracy", "fix counts")
+    decisions = dict.fromkeys(("argmax", *rules), held)
+    return {"set": name, "remedy": remedy, "seed": seed, "curve": curve, "decisions": decisions,
+            "audit": {"cause": "healthy"}, "seconds": {"all": 36.0}}  # fmt: skip
+
+
+def filled_page():
+    runs = [
+        stored(name, remedy, seed, 0.01 * number + 0.001 * seed)
+        for name in question.DEFAULT_SETS
+        for number, remedy in enumerate(remedies.BY_NAME)
+        for seed in range(3)
+    ]
+    race = {"set": "avonet", "recommended": "sampler", "best": "crt", "plain": 0.5, "value": 0.6, "best value": 0.61,
+            "gap": 0.01, "error": 0.02, "within": True}  # fmt: skip
+    return page.Page(summary.Results(runs), summary.Results(runs[:100]), [race])
+
+
+def test_the_page_holds_the_figures_of_the_runs():
+    made = filled_page()
+    assert made.filled("{{level stdlib plain accuracy}} {{mean stdlib plain tau 10}}") == "50.1 ± 0.2 +0.00"
+    assert made.filled("{{change avonet weights balanced}}") == "+1.0 ± 0.0"
+    assert made.filled("{{span weights tail avonet names18}} {{farthest double tau}}") == "+1.0 to +1.0 0.02"
+    assert made.filled("{{races}} {{hours}}").split() == ["1", "of", "1", f"{(6 * 21 * 3 + 100) * 0.01:.1f}"]
+    assert made.filled("{{seeds}}").startswith("stdlib 3, avonet 3")
+    run = stored("avonet", "plain", 0, 0.1)
+    worse = run["decisions"]["argmax"] | {"balanced": {"accuracy": 0.4}, "recommended": True}
+    run["decisions"] |= {"fix balanced-accuracy": worse, "fix counts": worse}
+    told = page.Page(summary.Results([run]), None, []).filled("{{recommended}}")
+    assert told == "2 recommended corrections 1 made things worse, by 10.0 points"
+    whole = made.filled(page.TEMPLATE.read_text(encoding="utf-8"))
+    assert "{{" not in whole
+    assert "nan" not in whole
+    assert "| avonet | sampler | crt | 50.0 | 60.0 | 61.0 | 1.00 | 2.00 | yes |" in whole
+
+
+def test_the_published_page_is_the_template_with_figures():
+    """So that nobody edits a figure, or a sentence in one of the two files alone."""
+    published = (Path(__file__).parents[1] / "docs" / "the-question.md").read_text(encoding="utf-8")
+    at = 0
+    for text in page.PLACE.split(page.TEMPLATE.read_text(encoding="utf-8"))[::2]:
+        found = published.find(text, at)
+        assert found >= 0, f"docs/the-question.md lacks {text!r}"
+        at = found + len(text)
+    assert at == len(published)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
-from benchmarks.question import charts, data, running, store, tables
+from benchmarks.question import charts, data, page, running, store, tables
 from benchmarks.question.hindsight import hindsight_table
 from benchmarks.question.remedies import BY_NAME, PLAIN
 from benchmarks.question.summary import Results
@@ -35,7 +36,11 @@ def chosen(text: str, known: Iterable[str], what: str) -> list[str]:
 @click.option("--resume", is_flag=True, help="Go on with the results in --out; finished runs are kept.")
 @click.option("--train/--no-train", default=True, show_default=True, help="--no-train only draws what is stored.")
 @click.option("--docs", type=click.Path(file_okay=False, path_type=Path), default=None,
-              help="Folder for the tables, and below it images/ for the figures; --out without it.")  # fmt: skip
+              help="Folder for the pages, and below it images/ for the figures; --out without it.")  # fmt: skip
+@click.option("--longer", type=click.Path(exists=True, file_okay=False, path_type=Path), default=None,
+              help="Results of stdlib with more epochs, another --out, for the page of the answer.")  # fmt: skip
+@click.option("--race", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
+              help="What `racehindsight` printed, for the page of the answer.")  # fmt: skip
 def command(
     folder: Path,
     out: Path,
@@ -46,6 +51,8 @@ def command(
     resume: bool,
     train: bool,
     docs: Path | None,
+    longer: Path | None,
+    race: Path | None,
 ) -> None:
     """The founding question, answered with measurements: what each remedy does to counts, tilt and recall.
 
@@ -68,4 +75,17 @@ def command(
         click.echo(f"wrote {path}")
     write_text_atomically(place / "the-question-tables.md", tables.document(results))
     click.echo(f"wrote {place / 'the-question-tables.md'}")
+    if longer is not None and race is not None:
+        write_text_atomically(place / "the-question.md", answer(results, longer, race))
+        click.echo(f"wrote {place / 'the-question.md'}")
     click.echo("\n".join(hindsight_table(results)))
+
+
+def answer(results: Results, longer: Path, race: Path) -> str:
+    """The page of the answer, all sets and both other results at hand."""
+    missing = [name for name in DEFAULT_SETS if name not in results.sets]
+    if missing:
+        raise click.UsageError(f"the page of the answer needs all sets, but {', '.join(missing)} have no results")
+    lines = [json.loads(line) for line in race.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
+    raced = [line for line in lines if "recommended" in line]
+    return page.Page(results, Results(store.read(longer)), raced).filled(page.TEMPLATE.read_text(encoding="utf-8"))
