@@ -169,3 +169,12 @@ def test_commands_and_options_exist(path: Path) -> None:
 def test_constants_that_the_pages_name_exist(constant: str) -> None:
     assert any(f"`{constant}`" in p.read_text(encoding="utf-8") for p in PAGES)
     assert any(hasattr(module, constant) for module in (causes.judging, causes.tilt, causes.head))
+
+
+def test_the_default_remedies_of_the_race_are_told():
+    pytest.importorskip("torch")
+    from evenhand.training.racing.plan import DEFAULT
+
+    text = (DOCS / "race.md").read_text(encoding="utf-8")
+    told = text.split("Without `--remedies` these take part:")[1].split(". (")[0]
+    assert re.findall(r"`([^`]+)`", told) == list(DEFAULT)
