@@ -214,7 +214,7 @@ class Training:
 
     def _take(self, rows: Tensor) -> Tensor:
         seed_device(self.device, mixed_seed(self.seed, self.step))  # a data set may draw as well as the model
-        inputs, target = self.rows.batch(rows), self.rows.target[rows]
+        inputs, target = self.rows.batch(rows), self.rows.target.index_select(0, rows)
         if self.device.type != "cpu":
             inputs, target = to_device(inputs, self.device), target.to(self.device)
         begin = time.perf_counter()

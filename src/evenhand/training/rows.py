@@ -110,7 +110,7 @@ class TensorRows:
 
     def batch(self, index: Tensor) -> Tensor:
         """(n, ...)."""
-        return self.inputs[index]
+        return self.inputs.index_select(0, index)
 
 
 @dataclass(frozen=True, eq=False)
