@@ -42,10 +42,10 @@ def next_steps(result: RaceResult) -> list[str]:
         lines.append(f"{', '.join(parts)} = {', '.join(parts.values())}  # or in a loop of your own; {what}")
     if entry.corrected:
         untold = "" if "criterion" in parts else f"; {MEANING['criterion']}"
-        lines.append(
-            'np.savez("valid.npz", logits=logits, target=target, train_counts=counts)  # rows not trained on'
-            f"{untold}; then: evenhand fix valid.npz --goal {result.plan.goal} -o fix.json"
-        )
+        lines += [
+            f'np.savez("valid.npz", logits=logits, target=target, train_counts=counts)  # rows not trained on{untold}',
+            f"# then: evenhand fix valid.npz --goal {result.plan.goal} -o fix.json",
+        ]
     return lines
 
 
