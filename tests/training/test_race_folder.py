@@ -17,6 +17,9 @@ from click.testing import CliRunner
 pytest.importorskip("torch")
 pytest.importorskip("optuna")
 
+import torch
+
+from evenhand import training
 from evenhand.cli import run
 from evenhand.commands.race import command
 from evenhand.declared import InputError
@@ -147,3 +150,44 @@ def test_a_folder_that_fails_is_told_with_what_to_do(
     done = CliRunner().invoke(command, [str(table), *options, "--out", str(tmp_path / "race")])
     assert isinstance(done.exception, InputError)
     assert "race: permission denied; what was finished is not lost" in str(done.exception)
+
+
+def test_what_failed_is_tried_again_by_the_next_run_and_not_by_this_one(tmp_path: Path) -> None:
+    x, y = torch.randn(160, 4, generator=torch.Generator().manual_seed(0)), torch.arange(160) % 4
+    full = True
+    built: list[int] = []
+
+    class Model(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if full and len(built) == 3:  # one tells the settings, one is plain
+                raise MemoryError
+            return super().forward(x)
+
+    def made() -> Model:
+        built.append(1)
+        return Model(4, 4)
+
+    def raced() -> training.RaceResult:
+        built.clear()
+        return training.race(made, (x, y), (x, y), remedies="weighted", seeds=1, budget="5steps", folder=tmp_path)
+
+    assert raced().trainings == {"finished": 1, "stopped": 0, "failed": 1, "reused": 0}
+    full = False
+    second = raced()
+    assert second.trainings == {"finished": 2, "stopped": 0, "failed": 0, "reused": 1}
+    assert all(entry.state == "finished" for entry in second.entries)
+    assert raced().trainings["reused"] == 2
+
+
+def test_a_failed_training_is_settled_while_its_process_lives(tmp_path: Path) -> None:
+    board, other = Board(tmp_path, {}, "plain"), Board(tmp_path, {}, "plain")
+    board.settle(board.claim([("plain", 0)]), "failed", {"why": "first"})
+    assert board.claim([("plain", 0)]) is None
+    assert other.claim([("plain", 0)]) is None
+    board.close()
+    ticket = other.claim([("plain", 0)])
+    assert ticket is not None
+    assert other.results()["plain", 0].record["why"] == "first"
+    other.finish(ticket, 0.5, {"remedy": "plain"}, ARRAYS)
+    assert other.results()["plain", 0].state == "finished"
+    other.close()

@@ -106,7 +106,7 @@ def race(
         build = built_in(build, train_rows, classes)
     options: dict[str, Any] = {"counts": counts, "group": group, "folder": place, "watcher": watcher}
     with opened(plan, build, train_rows, valid_rows, processes=process.count, **options) as (board, contest):
-        before = set(board.results())
+        before = {key for key, result in board.results().items() if result.state != "failed"}
         run(board, contest)
         results = {key: result for key, result in board.results().items() if key in set(plan.runs)}
         _refuse_total_failure(list(results.values()))

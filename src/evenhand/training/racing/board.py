@@ -189,7 +189,7 @@ class Board:
         found: dict[Key, Result] = {}
         for trial in self.study.get_trials(deepcopy=False):
             state, key = _ended(trial), key_of(trial)
-            if state is None or key in found:
+            if state is None or (key in found and found[key].state != "failed"):
                 continue
             arrays = self._shelf.read(trial.number) if state == "finished" else {}
             if arrays is not None:
@@ -204,10 +204,12 @@ class Board:
         return any(key in busy and key not in settled for key in wanted)
 
     def _counts(self, trial: FrozenTrial) -> bool:
-        """Whether a trial stands for its training: settled with a record, or running in a living process."""
+        """Whether a trial stands for its training: settled with a record, or run by a process that lives."""
         if trial.state is TrialState.RUNNING:
             return self._alive(trial) and "void" not in trial.user_attrs
         state = _ended(trial)
+        if state == "failed":  # the next run tries again: there may be memory now, or the model is mended
+            return self._alive(trial)
         return state is not None and (state != "finished" or self._shelf.read(trial.number) is not None)
 
     def _bury(self, trials: Sequence[FrozenTrial]) -> None:
