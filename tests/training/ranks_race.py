@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from evenhand import training
+from evenhand.training.racing.processes import Process
 from evenhand.training.racing.running import Watcher
 
-RANK, COUNT = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+THIS = Process.this()
 ROWS = np.array([60, 30, 15, 10])
 
 
@@ -25,12 +26,12 @@ class Meeting(Watcher):
         place.mkdir(parents=True, exist_ok=True)
 
     def training(self, remedy: str, seed: int) -> None:
-        (self.place / str(RANK)).touch()
+        (self.place / str(THIS.rank)).touch()
         deadline = time.monotonic() + 60
-        while len(list(self.place.iterdir())) < COUNT:
+        while len(list(self.place.iterdir())) < THIS.count:
             assert time.monotonic() < deadline, "nobody else came"
             time.sleep(0.05)
-        while os.environ.get("HANGS") == str(RANK):
+        while os.environ.get("HANGS") == str(THIS.rank):
             time.sleep(1)
 
 
@@ -45,7 +46,7 @@ def main(folder: Path) -> None:
     options = {"remedies": "weighted,focal", "seeds": 2, "budget": "20steps"}
     result = training.race("linear", rows(0), rows(1), folder=folder, watcher=Meeting(folder / "met"), **options)
     assert result.trainings["finished"] == 6
-    if RANK == 0:
+    if THIS.leads:
         sys.stdout.write(str(result))
 
 
