@@ -13,7 +13,8 @@ import pytest
 from evenhand import cli
 from evenhand.declared import InputError
 from evenhand.training.encoding import load
-from evenhand.training.tables import Columns, group_numbers, held_out, number_classes, read_frame
+from evenhand.training.splitting import held_out
+from evenhand.training.tables import Columns, group_numbers, number_classes, read_frame
 
 N = 120
 

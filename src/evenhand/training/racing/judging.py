@@ -18,7 +18,7 @@ from evenhand.goals import METRICS, Aim, Metric, find_goal, frequency_groups
 from evenhand.metrics import calibration_error, metrics
 from evenhand.scanning import tally_predictions
 from evenhand.training.racing.comparing import Bootstrap
-from evenhand.training.tables import held_out
+from evenhand.training.splitting import held_out
 
 Mask = NDArray[np.bool_]
 REPORTED = ("accuracy", "balanced_accuracy", "macro_f1", "count_distance")
